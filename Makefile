@@ -1,0 +1,44 @@
+# Every target sets itself up: the environment lives in .venv and is made again only when the pins change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.pins
+PINS := constraints.txt pyproject.toml
+
+.PHONY: demo test check bench slow clean
+
+$(STAMP): $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "flyweight needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": run `make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)`")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python has no venv/ensurepip: install it (Debian and Ubuntu: apt-get install python3-venv)"; exit 2; }
+	@echo "Setting up $(VENV) from constraints.txt (about a minute, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch goes first and by its exact version, so that no other package can ask for a newer build with CUDA.
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,check]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/flyweight demo
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	@$(BIN)/ruff check src tests benchmarks examples
+	@$(BIN)/mypy
+
+$(VENV)/.bench: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	@$(BIN)/python benchmarks/coverage.py
+	@$(BIN)/python benchmarks/lookup.py
+	@$(BIN)/python benchmarks/tables.py
+	@$(BIN)/python benchmarks/movielens.py
+
+clean:
+	rm -rf $(VENV) build dist
