@@ -71,7 +71,6 @@ FREE = frozenset(
     {"empty", "zeros", "ones", "full", "arange", "empty_like", "zeros_like", "ones_like", "new_empty", "new_zeros"}
     | {"lift_fresh", "scalar_tensor", "detach", "_local_scalar_dense", "_reshape_alias", "_unsafe_view"}
 )
-)
 
 
 def count_macs(model: nn.Module, inputs: Mapping[str, Tensor], rows: int = 1) -> Macs:
