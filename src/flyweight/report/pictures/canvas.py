@@ -1,0 +1,119 @@
+"""The sheet that every picture is drawn on: text stays text, colours are the page's, same data give same bytes."""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Stand-ins that matplotlib draws with; in the finished SVG each is the CSS variable beside it, so that one picture
+# serves the light and the dark page.
+INK, MUTED, GRID = "#010203", "#010204", "#010205"
+BEFORE, EXPORTED, AFTER = "#010206", "#010207", "#010208"
+LIMIT, SURFACE = "#010209", "#01020a"
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    BEFORE: "var(--before)",
+    EXPORTED: "var(--exported)",
+    AFTER: "var(--after)",
+    LIMIT: "var(--limit)",
+    SURFACE: "var(--surface)",
+}
+ROLE_COLOURS = {"before": BEFORE, "exported": EXPORTED, "after": AFTER}
+#: A picture is drawn for a wide place and again for a phone: shrinking one to the other makes its text unreadable.
+NARROW = 500
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a table called "price_$_band" is a name, not a formula
+    "font.family": "DejaVu Sans",  # measured with; the page's own font is set in its stead
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "grid.color": GRID,
+    "grid.linewidth": 1.0,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Room around the axes, in pixels."""
+
+    left: float = 56
+    right: float = 16
+    top: float = 16
+    bottom: float = 44
+
+
+def draw(name: str, label: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
+    """Return an inline SVG of `size` pixels that `paint` draws on an empty figure.
+
+    Args:
+        name: letters and dashes; identifiers in the SVG begin with it, so that several stand on one page.
+        label: what the picture shows, for a reader who cannot see it.
+    """
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)  # 72 dots an inch: one point is one pixel
+        paint(figure)
+        text = io.StringIO()
+        undated = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=undated)
+    return _for_the_page(text.getvalue(), name, label)
+
+
+def place_axes(figure: Figure, margins: Margins) -> Any:
+    """Return axes that fill the figure but for margins in pixels."""
+    width, height = figure.get_size_inches() * 72
+    return figure.add_axes(
+        (
+            margins.left / width,
+            margins.bottom / height,
+            (width - margins.left - margins.right) / width,
+            (height - margins.top - margins.bottom) / height,
+        )
+    )
+
+
+def shortened(name: str, length: int) -> str:
+    """Return a name of at most `length` letters, its middle left out: both ends tell tables apart.
+
+    Example:
+        >>> shortened("embeddings.household_x_manufacturer.weight", 24)
+        'embeddings.h...er.weight'
+    """
+    if len(name) <= length:
+        return name
+    head = (length - 3 + 1) // 2
+    return f"{name[:head]}...{name[len(name) - (length - 3 - head) :]}"
+
+
+def _for_the_page(svg: str, name: str, label: str) -> str:
+    """Strip what belongs to a file of its own, and turn colours, fonts and identifiers into the page's."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="([^"]*)"', r"\1", svg, count=1)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', svg))
+    svg = re.sub(r' id="([\w.-]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(url\(|href=")#([\w.-]+)', rf"\1#{name}-\2", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(f": {stand_in}", f": {variable}")
+    svg = re.sub(r"\n\s*", "\n", svg).replace(" \n", " ").strip()
+    return svg.replace("<svg", f"<svg role=\"img\" aria-label={quoteattr(label)}", 1)
