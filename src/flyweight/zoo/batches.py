@@ -51,6 +51,10 @@ class Batches:
         return replace(self, ids=self.ids[:rows], target=self.target[:rows], extra=extra)
 
     def only(self, *names: str) -> "Batches":
-        """Return the same rows with some of the inputs, and no extra keys."""
+        """Return the same rows with some of the inputs."""
         columns = torch.tensor([self.names.index(name) for name in names])
-        return replace(self, names=names, ids=self.ids[:, columns], extra={})
+        return replace(self, names=names, ids=self.ids[:, columns])
+
+    def with_keys(self, *names: str) -> "Batches":
+        """Return the same rows with some of the extra keys."""
+        return replace(self, extra={name: self.extra[name] for name in names})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flyweight.errors import FlyweightError
 from flyweight.zoo.batches import Batches
-from flyweight.zoo.cache import Arrays, cached_arrays
+from flyweight.zoo.cache import Arrays, cached_arrays, fingerprint
 from flyweight.zoo.progress import Progress, silent
 
 
@@ -69,13 +69,13 @@ def trained(
 ) -> nn.Module:
     """Return `make()` trained, its weights kept in the cache and read from there the next time.
 
-    The weights belong to `key` (say which model and data), the model's structure, the settings and PyTorch's
+    The weights belong to `key` (the data), the model with the weights it starts from, the settings and PyTorch's
     version: another of these trains anew, as do missing or damaged files. An interrupt leaves nothing half-made.
 
     Args:
         make: builds the model; called under `settings.seed`.
         data: rows to train on.
-        key: names the kept weights.
+        key: says which data.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -91,7 +91,8 @@ def trained(
 
 
 def _identity(model: nn.Module, settings: Training, key: str) -> str:
-    about = {"key": key, "model": repr(model), "settings": asdict(settings), "torch": torch.__version__}
+    start = fingerprint({name: value.numpy() for name, value in model.state_dict().items()})
+    about = {"key": key, "model": [repr(model), start], "settings": asdict(settings), "torch": torch.__version__}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return f"{type(model).__name__.lower()}-{digest[:16]}"
 
