@@ -1,0 +1,156 @@
+"""Whether `model.onnx` is a graph that may be handed to an engine. Nothing of it is run here."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, defs, helper
+
+from flyweight.bundle.bounds import check_bounds
+from flyweight.bundle.manifest import InputEntry
+from flyweight.bundle.nodes import check_node
+from flyweight.bundle.tensors import MAX_DIM, MAX_RANK, TYPES, check_tensors
+from flyweight.bundle.wire import check_wire
+from flyweight.errors import BundleError
+
+MAX_NODES = 50_000
+MAX_CONSTANTS = 50_000
+MAX_NAME = 1024
+MIN_OPSET, MIN_IR = 13, 4
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the reader learned of the graph.
+
+    Args:
+        inputs: names of the inputs that the graph reads, a part of the manifest's where one is not used.
+        output: the dimensions of the result after the batch, None where open.
+        nodes: how many there are.
+    """
+
+    inputs: tuple[str, ...]
+    output: tuple[int | None, ...]
+    nodes: int
+
+
+def check_graph(data: bytes, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str) -> Graph:
+    """Check an ONNX file's bytes; `data_bytes` is the size of `model.onnx.data`, None where there is none.
+
+    Raises:
+        BundleError: the file is damaged, of a newer ONNX, holds an operator or a constant that a bundle may not hold,
+            asks for too much memory or work, or does not fit the manifest's inputs.
+    """
+    check_wire(data, ModelProto.DESCRIPTOR, where)
+    try:
+        model = ModelProto.FromString(data)
+    except DecodeError:
+        raise BundleError(f"{where} is not a sound ONNX file. Get the bundle again from its source.") from None
+    try:
+        return _check_model(model, data_bytes, inputs, where)
+    except UnicodeDecodeError:
+        raise BundleError(f"{where} holds a name that is not UTF-8. Get the bundle again from its source.") from None
+
+
+def _check_model(model: ModelProto, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str) -> Graph:
+    opset = _check_versions(model, where)
+    graph = model.graph
+    if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
+        raise _refusal(where, "it holds functions, training parts or sparse constants, which a bundle may not")
+    if len(graph.node) > MAX_NODES or len(graph.initializer) > MAX_CONSTANTS:
+        raise _refusal(
+            where,
+            f"it has {len(graph.node):,} nodes and {len(graph.initializer):,} constants; at most {MAX_NODES:,} are due",
+        )
+    check_tensors(graph.initializer, data_bytes, where)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        _check_value(value, where)
+    _check_order(graph, where)
+    for node in graph.node:
+        check_node(node, opset, where)
+    names = _check_inputs(graph, inputs, where)
+    output = _check_output(graph, where)
+    check_bounds(graph, opset, where)
+    return Graph(names, output, len(graph.node))
+
+
+def _check_versions(model: ModelProto, where: str) -> int:
+    opsets = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    newest = defs.onnx_opset_version()
+    if len(opsets) != 1 or not model.ir_version >= MIN_IR or opsets[0] < MIN_OPSET:
+        raise _refusal(
+            where, f"it names ONNX format {model.ir_version} and operator sets {opsets[:4]}; {MIN_OPSET} or more is due"
+        )
+    if model.ir_version > onnx.IR_VERSION or opsets[0] > newest:
+        raise BundleError(
+            f"{where} is of ONNX format {model.ir_version}, operator set {opsets[0]}; this environment reads up to "
+            f"{onnx.IR_VERSION} and {newest}. Get a newer onnx: pip install -U onnx onnxruntime."
+        )
+    return int(opsets[0])
+
+
+def _check_value(value: ValueInfoProto, where: str) -> None:
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type not in TYPES:
+        raise _refusal(where, f"value {value.name[:80]!r} is not a tensor of numbers")
+    dims = tensor.shape.dim
+    if len(dims) > MAX_RANK or any(dim.HasField("dim_value") and not 0 <= dim.dim_value <= MAX_DIM for dim in dims):
+        raise _refusal(where, f"value {value.name[:80]!r} has an impossible shape")
+
+
+def _check_order(graph: GraphProto, where: str) -> None:
+    """Check that every name is made once, before it is read, and that outputs are made."""
+    made: set[str] = set()
+    _add(made, (value.name for value in graph.input), where)
+    _add(made, (tensor.name for tensor in graph.initializer), where)
+    for node in graph.node:
+        lost = next((name for name in node.input if name and name not in made), None)
+        if lost is not None:
+            raise _refusal(
+                where, f"{node.op_type[:40]} {node.name[:80]!r} reads {lost[:80]!r}, which nothing before it makes"
+            )
+        _add(made, (name for name in node.output if name), where)
+    lost = next((value.name for value in graph.output if value.name not in made), None)
+    if lost is not None:
+        raise _refusal(where, f"nothing makes the output {lost[:80]!r}")
+
+
+def _add(made: set[str], names: Iterable[str], where: str) -> None:
+    for name in names:
+        if name in made or not name or len(name) > MAX_NAME:
+            raise _refusal(where, f"the name {name[:80]!r} is empty, longer than {MAX_NAME} or made twice")
+        made.add(name)
+
+
+def _check_inputs(graph: GraphProto, inputs: Mapping[str, InputEntry], where: str) -> tuple[str, ...]:
+    for value in graph.input:
+        spec = inputs.get(value.name)
+        if spec is None:
+            raise _refusal(where, f"it reads {value.name[:80]!r}, not among the manifest's inputs {sorted(inputs)[:8]}")
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        if not dims or dims[0] is not None or dims[1:] != list(spec.shape) or dtype != spec.dtype:
+            raise _refusal(
+                where,
+                f"input {value.name[:80]!r} is {dtype} of shape {dims}, the manifest says {spec.dtype} and "
+                f"{list(spec.shape)} after an open batch",
+            )
+    if not graph.input:
+        raise _refusal(where, "it has no inputs")
+    return tuple(value.name for value in graph.input)
+
+
+def _check_output(graph: GraphProto, where: str) -> tuple[int | None, ...]:
+    if len(graph.output) != 1 or graph.output[0].type.tensor_type.elem_type not in _FLOATS:
+        raise _refusal(where, f"it has {len(graph.output)} outputs; one of floats is due")
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in graph.output[0].type.tensor_type.shape.dim]
+    if not dims or dims[0] is not None:
+        raise _refusal(where, f"its output has shape {dims}; the first dimension must be the open batch")
+    return tuple(dims[1:])
+
+
+def _refusal(where: str, why: str) -> BundleError:
+    return BundleError(f"{where} may not be run: {why}. Get the bundle again from its source.")

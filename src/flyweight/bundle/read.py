@@ -1,0 +1,148 @@
+"""Reading a bundle: everything is checked, nothing of it is run, and no engine is started."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flyweight
+from flyweight.bundle.entry import File
+from flyweight.bundle.files import check_content, check_file, check_folder, list_sizes, read_bytes
+from flyweight.bundle.graph import Graph, check_graph
+from flyweight.bundle.manifest import DATA, FORMAT, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, Manifest
+from flyweight.bundle.samples import Sample, SamplesFile, samples_from_entry
+from flyweight.bundle.strict_json import checksum, one_line, parse, validate
+from flyweight.bundle.timing import TimingFile
+from flyweight.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and found sound.
+
+    Args:
+        path: its folder.
+        manifest, timing: its records.
+        samples: stored requests with the reference model's scores.
+        graph: what was learned of the model.
+        sizes: bytes of each file on disk.
+    """
+
+    path: Path
+    manifest: Manifest
+    timing: TimingFile
+    samples: tuple[Sample, ...]
+    graph: Graph
+    sizes: dict[str, int]
+
+    @property
+    def model(self) -> Path:
+        """Path of the ONNX file."""
+        return self.path / MODEL
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle: files, sizes, versions, hashes, records, stored samples and the ONNX graph.
+
+    Raises:
+        BundleError: the bundle is damaged, altered, incomplete, of a newer format, or asks for what no bundle may.
+
+    Example:
+        >>> read_bundle("ranker.fly").manifest.drop.high  # doctest: +SKIP
+        0.0004
+    """
+    path = Path(path)
+    try:
+        return _read(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror or one_line(error)}); check the path.") from None
+    except ValueError as error:  # a path with a zero byte in it
+        raise BundleError(f"{str(path)!r} cannot be a bundle ({one_line(error)}); check the path.") from None
+
+
+def _read(path: Path) -> Bundle:
+    check_folder(path)
+    manifest, manifest_bytes = _read_manifest(path)
+    sizes = list_sizes(path)
+    timing = _read_timing(path)
+    for name in sorted({MANIFEST, REPORT} - timing.files.keys()):
+        raise BundleError(f"{path / TIMING} lacks the hash of {name}; the bundle was altered: get it again.")
+    _check_hash(path / MANIFEST, timing.files["manifest.json"], manifest_bytes)
+    check_file(path / REPORT, timing.files["report.html"])
+    _check_names(path, manifest, sizes)
+    if DATA in sizes:
+        check_file(path / DATA, manifest.files["model.onnx.data"])
+    samples = _read_samples(path, manifest)
+    data = read_bytes(path / MODEL)
+    _check_hash(path / MODEL, manifest.files["model.onnx"], data)
+    graph = check_graph(data, sizes.get(DATA), manifest.inputs, str(path / MODEL))
+    return Bundle(path, manifest, timing, samples, graph, sizes)
+
+
+def _read_manifest(path: Path) -> tuple[Manifest, bytes]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path} lacks {MANIFEST}: it is not a bundle, or an incomplete one. Check the path.")
+    data = read_bytes(file)
+    value = parse(data, str(file))
+    _check_format(value, file)
+    manifest = validate(Manifest, value, str(file))
+    _check_records(manifest, file)
+    return manifest, data
+
+
+def _check_format(value: Any, file: Path) -> None:
+    version = value.get("format") if isinstance(value, dict) else None
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise BundleError(f"{file} names no bundle format (a whole number from 1 on); it is not a bundle's manifest.")
+    if version > FORMAT:
+        maker = one_line(value.get("flyweight", "of a later version"), 40)
+        raise BundleError(
+            f"{file} is of bundle format {min(version, 10**9)}; flyweight {flyweight.__version__} reads up to "
+            f"{FORMAT}. It was written by flyweight {maker}: pip install -U 'flyweight>={maker}'."
+        )
+
+
+def _check_records(manifest: Manifest, file: Path) -> None:
+    """Check what no single field can: id maps against inputs and ids against dtypes."""
+    for name, spec in manifest.inputs.items():
+        if spec.rows is not None and not spec.dtype.startswith(("int", "uint")):
+            raise BundleError(
+                f"{file}: input {name!r} has rows but dtype {spec.dtype}; ids are whole numbers. It was altered."
+            )
+    for name, ids in manifest.id_maps.items():
+        rows = manifest.inputs[name].rows if name in manifest.inputs else None
+        if rows != len(ids):
+            raise BundleError(
+                f"{file}: the id map of {name!r} has {len(ids):,} entries for {rows} rows. It was altered."
+            )
+
+
+def _read_timing(path: Path) -> TimingFile:
+    file = path / TIMING
+    value = parse(read_bytes(file), str(file))
+    timing = validate(TimingFile, value, str(file))
+    seen = checksum({key: item for key, item in value.items() if key != "checksum"})
+    if seen != timing.checksum:
+        raise BundleError(f"{file} does not fit its own checksum; it was altered or damaged. Get the bundle again.")
+    return timing
+
+
+def _read_samples(path: Path, manifest: Manifest) -> tuple[Sample, ...]:
+    file = path / SAMPLES
+    data = read_bytes(file)
+    _check_hash(file, manifest.files["samples.json"], data)
+    entry = validate(SamplesFile, parse(data, str(file)), str(file))
+    return samples_from_entry(entry, manifest.inputs, str(file))
+
+
+def _check_names(path: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
+    due, seen = set(manifest.files), set(sizes) - {MANIFEST, TIMING, REPORT}
+    odd = sorted(due ^ seen) or sorted({MODEL, SAMPLES} - due)
+    if odd:
+        where = "is not in the manifest" if odd[0] in seen else "is in the manifest and not on disk"
+        raise BundleError(f"{path / odd[0]} {where}; the bundle is incomplete or was altered: get it again.")
+
+
+def _check_hash(file: Path, due: File, data: bytes) -> None:
+    check_content(file, due, len(data), hashlib.sha256(data).hexdigest())

@@ -1,0 +1,187 @@
+"""Writing a bundle: into a folder beside the target, flushed to the disk, renamed. It is whole or absent."""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import flyweight
+from flyweight.bundle.files import LIMITS
+from flyweight.bundle.manifest import DATA, FORMAT, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, Evidence
+from flyweight.bundle.read import read_bundle
+from flyweight.bundle.samples import Sample, samples_to_json
+from flyweight.bundle.strict_json import canonical, checksum
+from flyweight.bundle.timing import Timing
+from flyweight.errors import BundleError, InputError
+
+_CHUNK = 2**20
+#: A full disk, a used-up quota, and a file system's largest file.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that goes into a bundle.
+
+    Args:
+        exported: the folder with `model.onnx` and, where constants lie outside it, `model.onnx.data`.
+        evidence: the manifest but for version and hashes; it must not depend on the clock.
+        timing: engine, latency, hardware, versions.
+        samples: sample requests with the scores of the reference model.
+        report: the HTML page.
+    """
+
+    exported: Path
+    evidence: Evidence
+    timing: Timing
+    samples: Sequence[Sample]
+    report: str
+
+
+def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = False) -> Path:
+    """Write a bundle and return its path.
+
+    The same contents but for `timing` give the same bytes in all files but `timing.json` and `report.html`. What was
+    written is read back and checked before it gets its name. With `overwrite` the old bundle is set aside, the new
+    one renamed into place, and only then the old one removed.
+
+    Raises:
+        InputError: the target exists and `overwrite` is not set, or is no bundle; the disk is full or not writable.
+        BundleError: the model holds what no bundle may (an operator, a size).
+    """
+    target = Path(path)
+    _check_target(target, overwrite)
+    texts = _texts(contents)
+    sources = [contents.exported / name for name in (MODEL, DATA) if (contents.exported / name).is_file()]
+    needed = sum(map(len, texts.values())) + sum(source.stat().st_size for source in sources)
+    with _in_words(target, needed):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _part(target) as part:
+            hashes = {source.name: _copy(source, part / source.name) for source in sources}
+            _write_texts(part, texts, contents, hashes)
+            _flush_folder(part)
+            _read_back(part, target)
+            _put_in_place(part, target, overwrite)
+            _flush_folder(target.parent)
+    return target
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.name or target.name in (".", ".."):
+        raise InputError(
+            f"{str(target)!r} is no name for a bundle; give a path that ends in a name, such as ranker.fly."
+        )
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target} exists and is no bundle; choose another path.")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{target} exists; choose another path, or overwrite it (overwrite=True, --overwrite).")
+    names = {entry.name for entry in target.iterdir()}
+    if MANIFEST not in names or names - LIMITS.keys():
+        odd = sorted(names - LIMITS.keys())[:1]
+        seen = f"holds {odd[0]!r}" if odd else f"lacks {MANIFEST}"
+        raise InputError(f"{target} {seen}, so it is no bundle and is not overwritten; choose another path.")
+
+
+def _texts(contents: Contents) -> dict[str, bytes]:
+    if not (contents.exported / MODEL).is_file():
+        raise InputError(f"{contents.exported} holds no {MODEL}; export the model there first.")
+    return {SAMPLES: canonical(samples_to_json(contents.samples)), REPORT: contents.report.encode()}
+
+
+def _write_texts(part: Path, texts: dict[str, bytes], contents: Contents, hashes: dict[str, dict[str, object]]) -> None:
+    for name, data in texts.items():
+        _write(part / name, data)
+    files = {**hashes, SAMPLES: _described(texts[SAMPLES])}
+    evidence = contents.evidence.model_dump()
+    manifest = canonical({**evidence, "format": FORMAT, "flyweight": flyweight.__version__, "files": files})
+    _write(part / MANIFEST, manifest)
+    timing = contents.timing.model_dump()
+    timing["files"] = {MANIFEST: _described(manifest), REPORT: _described(texts[REPORT])}
+    _write(part / TIMING, canonical({**timing, "checksum": checksum(timing)}))
+
+
+def _described(data: bytes) -> dict[str, object]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _copy(source: Path, copy: Path) -> dict[str, object]:
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as old, copy.open("xb") as new:
+        while piece := old.read(_CHUNK):
+            digest.update(piece)
+            size += new.write(piece)
+        new.flush()
+        os.fsync(new.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make renames in a folder last; file systems that cannot say so."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """Make a folder beside the target that is gone afterwards, whatever happens, unless it was renamed."""
+    part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read_back(part: Path, target: Path) -> None:
+    try:
+        read_bundle(part)
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(part), str(target))) from None
+
+
+def _put_in_place(part: Path, target: Path, overwrite: bool) -> None:
+    if not overwrite or not target.exists():
+        part.rename(target)
+        return
+    aside = part.with_suffix(".old")
+    try:
+        target.rename(aside)
+        part.rename(target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _in_words(target: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise InputError(
+                f"The disk is full: the bundle {target} needs {needed:,} bytes; nothing was left behind. "
+                "Free space or choose another path."
+            ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise InputError(f"{target} came into being meanwhile; choose another path, or overwrite it.") from error
+        raise InputError(f"{target} cannot be written ({error.strerror}); choose another path.") from error
