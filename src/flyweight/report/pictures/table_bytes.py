@@ -29,7 +29,7 @@ def draw_table_bytes(tables: Sequence[TableRow], width: int) -> str:
     rows = _largest(tables)
     narrow = width < NARROW
     step = 38 if narrow else 24
-    margins = Margins(4, 4, 4, 30) if narrow else Margins(210, 190, 4, 30)
+    margins = Margins(4, 4, 4, 30) if narrow else Margins(210, 206, 4, 30)
     size = (width, len(rows) * step + margins.top + margins.bottom)
     label = "Bytes of each embedding table before and after, on a logarithmic scale"
     return draw(f"tables-{width}", label, size, lambda figure: _paint(figure, rows, margins, narrow))
