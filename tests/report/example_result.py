@@ -20,7 +20,7 @@ TABLES = (
     ("home_ownership", 6, 0), ("marital_status", 4, 0), ("household_size", 6, 0), ("household_comp", 6, 0),
     ("kids_count", 5, 0), ("display", 12, 0), ("mailer", 12, 0), ("brand", 3, 0), ("weekday", 7, 0),
 )  # fmt: skip
-PROOF: dict[str, Any] = {"n": 78_053, "groups": 5_012, "method": "grouped bootstrap"}
+PROOF: dict[str, Any] = {"n": 78_053, "groups": 5_012, "method": "grouped bootstrap, 2,000 resamples"}
 SKIPPED = (
     Skipped("tables.department.weight", "31 rows: a codebook would be larger than the table", "encode_tables"),
     Skipped("cross.0", "a linear layer; EncodeTables covers embeddings only", "encode_tables"),

@@ -31,7 +31,8 @@ def how_measured(data: ReportData) -> tuple[tuple[str, str], ...]:
 
 def _quality(drop: Estimate, split: str) -> str:
     groups = "" if drop.groups is None else f" in {drop.groups:,} groups"
-    how = f" by {METHODS.get(drop.method, drop.method)}" if drop.method else ""
+    name, comma, details = drop.method.partition(",")  # "bootstrap, 2,000 resamples"
+    how = f" by {METHODS.get(name, name)}{comma}{details}" if drop.method else ""
     once = " The test rows were used once, for this; choices were made on validation rows." if split == "test" else ""
     return (
         f"Both exported models scored the same {drop.n:,} {split} rows{groups}. A drop is a paired difference, "
