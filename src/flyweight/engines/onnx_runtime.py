@@ -1,0 +1,99 @@
+"""ONNX Runtime on the processor: the default engine."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyweight.engines.complaint import complaint
+from flyweight.engines.inputs import Input, fit_inputs
+from flyweight.errors import EngineError
+
+NAME = "onnxruntime"
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    **{f"tensor({kind})": kind for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+}
+
+
+class OnnxRuntime:
+    """Runs ONNX files with `onnxruntime`, which the core install brings."""
+
+    name = NAME
+
+    def available(self) -> str | None:
+        """Return None if `onnxruntime` is installed, else what to install."""
+        return None if find_spec("onnxruntime") else f"{NAME} is not installed: pip install onnxruntime"
+
+    def cannot_run(self, path: Path) -> str | None:
+        """Return None if a session takes the model, else its complaint."""
+        try:
+            _session(path, threads=1, optimise=False)
+        except EngineError as error:
+            return str(error)
+        return None
+
+    def prepare(self, path: Path, threads: int = 0) -> "PreparedSession":
+        """Load a model into a session."""
+        return PreparedSession(_session(path, threads, optimise=True))
+
+
+class PreparedSession:
+    """A session of ONNX Runtime."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._inputs = tuple(_input(value) for value in session.get_inputs())
+        self._outputs = [session.get_outputs()[0].name]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in the model's order."""
+        return tuple(one.name for one in self._inputs)
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the scores of a batch."""
+        if self._session is None:
+            raise EngineError(f"{NAME}: the model is closed; prepare it again.")
+        arrays = fit_inputs(self._inputs, inputs)
+        try:
+            scores: NDArray[Any] = self._session.run(self._outputs, arrays)[0]
+        except Exception as error:  # its exceptions have no parent of their own; only its call stands in this block
+            raise complaint(NAME, "failed", error) from error
+        return scores
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def _session(path: Path, threads: int, *, optimise: bool) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"{NAME} is not installed: pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # its warnings are about its own optimiser
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as in run
+        raise complaint(NAME, f"refused {path.name}", error) from error
+
+
+def _input(value: Any) -> Input:
+    if value.type not in _DTYPES:
+        raise EngineError(f"{NAME}: input {value.name!r} is a {value.type}, which NumPy has no dtype for.")
+    return Input(
+        value.name,
+        np.dtype(_DTYPES[value.type]),
+        tuple(size if isinstance(size, int) else None for size in value.shape),
+        tuple(size if isinstance(size, str) and size.isidentifier() else "" for size in value.shape),
+    )

@@ -1,0 +1,29 @@
+"""The engines we know, the default first."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from flyweight.engines.engine import Engine
+from flyweight.engines.onnx_runtime import OnnxRuntime
+from flyweight.engines.openvino import OpenVino
+from flyweight.errors import InputError
+
+_ORDER: tuple[Engine, ...] = (OnnxRuntime(), OpenVino())
+
+#: Name -> engine, in the order in which they are tried.
+ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in _ORDER})
+
+
+def find_engine(name: str) -> Engine:
+    """Return the engine of that name, installed or not.
+
+    Raises:
+        InputError: the name is unknown.
+
+    Example:
+        >>> find_engine("onnxruntime").available() is None
+        True
+    """
+    if name not in ENGINES:
+        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(ENGINES)}.")
+    return ENGINES[name]
