@@ -1,6 +1,7 @@
 """Who is to blame for a failed export: the operator and the module, dug out of the exporter's exception."""
 
 import linecache
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -98,9 +99,7 @@ def _last_operator(error: BaseException) -> str:
     called = [func for frame in _frames(error) if isinstance(func := frame.f_locals.get("func"), torch._ops.OpOverload)]
     if called:
         return str(called[-1])
-    graph = getattr(_chain(error)[-1], "partial_fx_graph", None)
-    nodes = list(graph.graph.nodes) if isinstance(graph, fx.GraphModule) else []
-    captured = [str(node.target) for node in nodes if node.op == "call_function"]
+    captured = re.findall(r"torch\.ops\.(aten\.\w+\.\w+)", str(getattr(_chain(error)[-1], "partial_fx_graph", "")))
     return captured[-1] if captured else ""
 
 

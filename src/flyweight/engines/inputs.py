@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from flyweight.errors import InputError
@@ -16,7 +18,7 @@ class Input:
 
     Args:
         name: as in the file.
-        dtype: what the engine takes.
+        dtype: of its numbers.
         shape: None where open; dimensions of one name have one size in a batch.
         labels: names of the open dimensions, "" where fixed or not a plain name.
     """
@@ -25,6 +27,27 @@ class Input:
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     labels: tuple[str, ...] = ()
+
+
+def read_inputs(path: Path) -> tuple[Input, ...]:
+    """Return the inputs of an ONNX file, in its order; the numbers beside the file are not read.
+
+    An engine may forget names of dimensions, and then runs batches of unequal length without a word.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return tuple(_input(value) for value in graph.input if value.name not in constants)
+
+
+def _input(value: onnx.ValueInfoProto) -> Input:
+    tensor = value.type.tensor_type
+    sizes = tensor.shape.dim
+    return Input(
+        value.name,
+        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
+        tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes),
+        tuple(size.dim_param if size.dim_param.isidentifier() else "" for size in sizes),
+    )
 
 
 def fit_inputs(taken: Sequence[Input], given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -4,21 +4,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.engines.complaint import complaint
-from flyweight.engines.inputs import Input, fit_inputs
+from flyweight.engines.inputs import Input, fit_inputs, read_inputs
 from flyweight.errors import EngineError
 
 NAME = "onnxruntime"
-_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(float16)": "float16",
-    "tensor(bool)": "bool",
-    **{f"tensor({kind})": kind for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
-}
 
 
 class OnnxRuntime:
@@ -40,15 +32,15 @@ class OnnxRuntime:
 
     def prepare(self, path: Path, threads: int = 0) -> "PreparedSession":
         """Load a model into a session."""
-        return PreparedSession(_session(path, threads, optimise=True))
+        return PreparedSession(_session(path, threads, optimise=True), read_inputs(path))
 
 
 class PreparedSession:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, inputs: tuple[Input, ...]) -> None:
         self._session = session
-        self._inputs = tuple(_input(value) for value in session.get_inputs())
+        self._inputs = inputs
         self._outputs = [session.get_outputs()[0].name]
 
     @property
@@ -86,14 +78,3 @@ def _session(path: Path, threads: int, *, optimise: bool) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in run
         raise complaint(NAME, f"refused {path.name}", error) from error
-
-
-def _input(value: Any) -> Input:
-    if value.type not in _DTYPES:
-        raise EngineError(f"{NAME}: input {value.name!r} is a {value.type}, which NumPy has no dtype for.")
-    return Input(
-        value.name,
-        np.dtype(_DTYPES[value.type]),
-        tuple(size if isinstance(size, int) else None for size in value.shape),
-        tuple(size if isinstance(size, str) and size.isidentifier() else "" for size in value.shape),
-    )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.engines.complaint import complaint
-from flyweight.engines.inputs import Input, fit_inputs
+from flyweight.engines.inputs import Input, fit_inputs, read_inputs
 from flyweight.errors import EngineError
 
 NAME = "openvino"
@@ -48,15 +48,17 @@ class OpenVino:
             compiled = openvino.Core().compile_model(str(path), "CPU", settings)
         except Exception as error:  # as above
             raise complaint(NAME, f"refused {path.name}", error) from error
-        return PreparedNetwork(compiled)
+        return PreparedNetwork(compiled, read_inputs(path))
 
 
 class PreparedNetwork:
     """A compiled network of OpenVINO, with one request to run it by."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, inputs: tuple[Input, ...]) -> None:
         self._request = compiled.create_infer_request()
-        self._inputs = tuple(_input(port) for port in compiled.inputs)
+        self._inputs = inputs
+        # Ports by place: one name may stand for several.
+        self._ports = [port.get_node().get_friendly_name() for port in compiled.inputs]
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -69,9 +71,9 @@ class PreparedNetwork:
             raise EngineError(f"{NAME}: the model is closed; prepare it again.")
         arrays = fit_inputs(self._inputs, inputs)
         try:
-            # By place: a name may stand for several ports. Inputs are only read during the call; the output is copied,
-            # because the next call writes over it.
-            outputs = self._request.infer(dict(enumerate(arrays.values())), share_inputs=True, share_outputs=True)
+            ports = {place: arrays[name] for place, name in enumerate(self._ports)}
+            # Inputs are only read during the call; the output is copied, because the next call writes over it.
+            outputs = self._request.infer(ports, share_inputs=True, share_outputs=True)
         except Exception as error:  # as above
             raise complaint(NAME, "failed", error) from error
         return np.array(outputs[0])
@@ -87,8 +89,3 @@ def _import() -> Any:
     except ImportError as error:
         raise EngineError(MISSING) from error
     return openvino
-
-
-def _input(port: Any) -> Input:
-    shape = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
-    return Input(port.get_node().get_friendly_name(), np.dtype(port.get_element_type().to_dtype()), tuple(shape))

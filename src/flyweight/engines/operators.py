@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from flyweight.errors import EngineError
 
@@ -21,7 +22,7 @@ def operator_counts(path: Path) -> dict[str, int]:
     """
     try:
         model = onnx.load(path, load_external_data=False)
-    except (OSError, ValueError, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
+    except (OSError, DecodeError) as error:
         raise EngineError(f"{path} cannot be read as ONNX: {error}. Export the model again.") from error
     counts: Counter[str] = Counter()
     _count(model.graph, counts)

@@ -18,14 +18,13 @@ import torch
 from onnxscript import opset20 as op
 
 _LOW_BITS = 16
-_SIGNED = (ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64)
 
 
 def shift_right(x: Any, other: int) -> Any:
     """Translate `aten::bitwise_right_shift.Tensor_Scalar` for a whole number `other` >= 0."""
     bits = int(other)
     dtype = ir.DataType(x.dtype)
-    if dtype not in _SIGNED:
+    if dtype == ir.DataType.UINT64:  # does not fit the int64 that all others are computed in
         return op.BitShift(x, op.CastLike(op.Constant(value_int=bits), x), direction="RIGHT")
     wide = x if dtype == ir.DataType.INT64 else op.Cast(x, to=ir.DataType.INT64)
     while bits > _LOW_BITS:  # shifts add up
