@@ -6,29 +6,21 @@ operators themselves and with `fold` for shapes that are computed on the way. Wh
 product of what a node reads bounds what it writes, but for the operators that amplify: those must be known.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, defs, helper, numpy_helper
-from onnx.shape_inference import InferenceError, infer_node_outputs
+from onnx import GraphProto, NodeProto, TensorProto
 
-from flyweight.bundle.fold import SMALL, fold
 from flyweight.bundle.operators import AMPLIFIERS
-from flyweight.bundle.tensors import MAX_DIM, small_value
+from flyweight.bundle.shapes import Value, given_values, made_values
 from flyweight.bundle.work import multiplications
 from flyweight.errors import BundleError
 
-#: Elements of one value, or four times those of all constants on disk where that is more.
+#: Elements of one value for each row of the batch, or four times those of all constants where that is more.
 MAX_ELEMENTS = 2**28
 MAX_ALL_ELEMENTS = 2**32
-#: Multiplications for a batch of one: about a minute on one core.
+#: Multiplications for each row of the batch: about a minute on one core.
 MAX_WORK = 2**42
-#: Length given to dimensions other than the batch that the graph leaves open.
-OPEN_LENGTH = 16
 _INTEGERS = {
     TensorProto.INT8,
     TensorProto.INT16,
@@ -41,21 +33,11 @@ _INTEGERS = {
 }
 
 
-_PLAIN = (np.ndarray, int, float, list)
-
-
 @dataclass(frozen=True)
-class Value:
-    """What is known of one value: its type with shape where known, an upper bound of elements, its content if small."""
-
-    type: TypeProto | None
+class _Limits:
     elements: int
-    small: NDArray[Any] | None = None
-
-    @property
-    def shape(self) -> list[int] | None:
-        """The dimensions, None where any of them is open."""
-        return _shape_of(self.type)
+    all_elements: int
+    work: int
 
 
 def check_bounds(graph: GraphProto, opset: int, where: str) -> None:
@@ -74,84 +56,44 @@ def check_bounds(graph: GraphProto, opset: int, where: str) -> None:
 
 
 def _sizes(graph: GraphProto, opset: int, batch: int, where: str) -> dict[str, int]:
-    values = {**_constants(graph.initializer), **_inputs(graph, batch)}
+    """Return the elements of every value at a batch size, each node checked."""
+    values = given_values(graph, batch)
     stored = sum(value.elements for value in values.values())
-    largest, in_all, work = max(MAX_ELEMENTS * batch, 4 * stored), 0, 0
-    imports = [helper.make_opsetid("", opset)]
+    limits = _Limits(
+        max(MAX_ELEMENTS * batch, 4 * stored), MAX_ALL_ELEMENTS * batch + 16 * stored, MAX_WORK * batch + 16 * stored
+    )
+    in_all = work = 0
     for node in graph.node:
-        made = _run(node, values, imports, where)
-        values.update(made)
         read = [values[name] for name in node.input if name]
+        _check_divisor(node, read, where)
+        made = made_values(node, values, opset, where)
+        _check_made(node, made, where)
+        values.update(made)
+        largest = max((value.elements for value in made.values()), default=0)
         in_all += sum(value.elements for value in made.values())
-        work += multiplications(node, [(value.shape, value.elements) for value in read], made_elements(made))
-        if made_elements(made) > largest or in_all > MAX_ALL_ELEMENTS * batch + 16 * stored or work > MAX_WORK * batch:
+        work += multiplications(node, [(value.shape, value.elements) for value in read], largest)
+        if largest > limits.elements or in_all > limits.all_elements or work > limits.work:
             raise BundleError(
-                f"{where}: {node.op_type} {node.name[:80]!r} asks for {made_elements(made):,} elements, {in_all:,} "
-                f"with those before and {work:,} multiplications at a batch of {batch}, past the bounds of a bundle. "
+                f"{where}: {node.op_type} {node.name[:80]!r} asks for {largest:,} elements, {in_all:,} with those "
+                f"before and {work:,} multiplications at a batch of {batch}, past the bounds of a bundle. "
                 "Get the bundle again from its source."
             )
     return {name: value.elements for name, value in values.items()}
 
 
-def made_elements(made: Mapping[str, Value]) -> int:
-    """Return the elements of the largest value that a node makes."""
-    return max((value.elements for value in made.values()), default=0)
-
-
-def _run(
-    node: NodeProto, values: Mapping[str, Value], imports: list[OperatorSetIdProto], where: str
-) -> dict[str, Value]:
-    """Return what is known of a node's outputs."""
-    read = [values[name] for name in node.input if name]
-    _check_divisor(node, read, where)
-    attributes = {one.name: _attribute(one) for one in node.attribute}
-    types = _infer(node, values, imports)
-    made = {}
-    for place, name in enumerate(node.output):
-        if not name:
-            continue
-        kind = types.get(name)
-        shape = _shape_of(kind)
-        if shape is None and node.op_type in AMPLIFIERS:
+def _check_made(node: NodeProto, made: Mapping[str, Value], where: str) -> None:
+    """Refuse amplifiers of unknown size and values without elements."""
+    for value in made.values():
+        if value.shape is None and node.op_type in AMPLIFIERS:
             raise BundleError(
                 f"{where}: the size of what {node.op_type} {node.name[:80]!r} makes cannot be known before it runs, so "
                 "it could fill the memory. Export the model with constant shapes there."
             )
-        elements = math.prod(max(value.elements, 1) for value in read) if shape is None else math.prod(shape)
-        small = _content(node, attributes, [values.get(one) for one in node.input], shape) if place == 0 else None
-        made[name] = Value(kind, elements, small)
-    return made
-
-
-def _content(
-    node: NodeProto, attributes: Mapping[str, Any], read: list[Value | None], shape: list[int] | None
-) -> NDArray[Any] | None:
-    if node.op_type == "Constant":
-        value = next(iter(attributes.values()))
-        return np.asarray(value) if isinstance(value, _PLAIN) and np.size(value) <= SMALL else None
-    if node.op_type in ("Shape", "Size") and read[0] is not None and read[0].shape is not None:
-        if node.op_type == "Size":
-            return np.asarray(read[0].elements, dtype=np.int64)
-        return np.asarray(read[0].shape[slice(attributes.get("start"), attributes.get("end"))], dtype=np.int64)
-    return fold(node.op_type, attributes, [None if value is None else value.small for value in read], shape)
-
-
-def _infer(node: NodeProto, values: Mapping[str, Value], imports: list[OperatorSetIdProto]) -> dict[str, TypeProto]:
-    schema = defs.get_schema(node.op_type, imports[0].version, "")
-    types, contents = {}, {}
-    for name in node.input:
-        value = values.get(name)
-        if value is None:
-            continue
-        if value.type is None:
-            return {}
-        types[name] = value.type
-        if value.small is not None:
-            contents[name] = numpy_helper.from_array(value.small)
-    try:
-        return dict(infer_node_outputs(schema, node, types, contents, opset_imports=imports))
-    except (InferenceError, RuntimeError, ValueError, KeyError):
-        return {}  # an engine will say what is wrong; here only the bound matters
+        if value.shape is not None and value.elements == 0 and node.op_type not in ("Constant", "Shape"):
+            raise BundleError(
+                f"{where}: {node.op_type} {node.name[:80]!r} makes a value of shape {value.shape} without elements, on "
+                "which engines have crashed. Take that part out of the model."
+            )
 
 
 def _check_divisor(node: NodeProto, read: list[Value], where: str) -> None:
@@ -167,47 +109,3 @@ def _check_divisor(node: NodeProto, read: list[Value], where: str) -> None:
             f"{where}: {node.op_type} {node.name[:80]!r} divides whole numbers by what is 0, -1 or no small constant. "
             "Divide by a constant in the model."
         )
-
-
-def _constants(tensors: Iterable[TensorProto]) -> dict[str, Value]:
-    return {
-        tensor.name: Value(
-            helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims)),
-            math.prod(tensor.dims),
-            small_value(tensor, SMALL),
-        )
-        for tensor in tensors
-    }
-
-
-def _inputs(graph: GraphProto, batch: int) -> dict[str, Value]:
-    """Return the graph's inputs at a batch size; other open dimensions get OPEN_LENGTH."""
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
-    leading = {dims[0].dim_param for dims in shapes.values() if len(dims)} - {""}
-    values = {}
-    for value in graph.input:
-        sizes = [
-            dim.dim_value
-            if dim.HasField("dim_value")
-            else (batch if place == 0 or dim.dim_param in leading else OPEN_LENGTH)
-            for place, dim in enumerate(shapes[value.name])
-        ]
-        kind = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes)
-        values[value.name] = Value(kind, math.prod(sizes))
-    return values
-
-
-def _shape_of(kind: TypeProto | None) -> list[int] | None:
-    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    dims = kind.tensor_type.shape.dim
-    if any(not dim.HasField("dim_value") or not 0 <= dim.dim_value <= MAX_DIM for dim in dims):
-        return None
-    return [dim.dim_value for dim in dims]
-
-
-def _attribute(attribute: Any) -> Any:
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, TensorProto):
-        return small_value(value, SMALL)
-    return list(value) if not isinstance(value, (int, float, bytes)) else value

@@ -10,6 +10,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, defs, help
 from flyweight.bundle.bounds import check_bounds
 from flyweight.bundle.manifest import InputEntry
 from flyweight.bundle.nodes import check_node
+from flyweight.bundle.shapes import rows_name
 from flyweight.bundle.tensors import MAX_DIM, MAX_RANK, TYPES, check_tensors
 from flyweight.bundle.wire import check_wire
 from flyweight.errors import BundleError
@@ -27,11 +28,13 @@ class Graph:
 
     Args:
         inputs: names of the inputs that the graph reads, a part of the manifest's where one is not used.
+        flat: those of them with a first dimension of their own, not the batch's: flat ids of bags.
         output: the dimensions of the result after the batch, None where open.
         nodes: how many there are.
     """
 
     inputs: tuple[str, ...]
+    flat: frozenset[str]
     output: tuple[int | None, ...]
     nodes: int
 
@@ -48,10 +51,7 @@ def check_graph(data: bytes, data_bytes: int | None, inputs: Mapping[str, InputE
         model = ModelProto.FromString(data)
     except DecodeError:
         raise BundleError(f"{where} is not a sound ONNX file. Get the bundle again from its source.") from None
-    try:
-        return _check_model(model, data_bytes, inputs, where)
-    except UnicodeDecodeError:
-        raise BundleError(f"{where} holds a name that is not UTF-8. Get the bundle again from its source.") from None
+    return _check_model(model, data_bytes, inputs, where)
 
 
 def _check_model(model: ModelProto, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str) -> Graph:
@@ -73,7 +73,7 @@ def _check_model(model: ModelProto, data_bytes: int | None, inputs: Mapping[str,
     names = _check_inputs(graph, inputs, where)
     output = _check_output(graph, where)
     check_bounds(graph, opset, where)
-    return Graph(names, output, len(graph.node))
+    return Graph(names, _flat(graph), output, len(graph.node))
 
 
 def _check_versions(model: ModelProto, where: str) -> int:
@@ -141,6 +141,12 @@ def _check_inputs(graph: GraphProto, inputs: Mapping[str, InputEntry], where: st
     if not graph.input:
         raise _refusal(where, "it has no inputs")
     return tuple(value.name for value in graph.input)
+
+
+def _flat(graph: GraphProto) -> frozenset[str]:
+    rows = rows_name(graph)
+    firsts = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
+    return frozenset(name for name, first in firsts.items() if rows is not None and first != rows)
 
 
 def _check_output(graph: GraphProto, where: str) -> tuple[int | None, ...]:

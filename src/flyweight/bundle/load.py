@@ -65,10 +65,13 @@ class Ranker:
         check_names(asked, request, "request")
         check_names(offered, candidates, "candidates")
         rows = {name: batched(name, spec, candidates[name]) for name, spec in offered.items()}
-        n = same_length(rows) if rows else 1
+        n = same_length(rows, self.bundle.graph.flat) if rows else 1
         for name, spec in asked.items():
-            value = single(name, spec, request[name])
-            rows[name] = np.repeat(value, n, axis=0)
+            if n is None or name in self.bundle.graph.flat:
+                raise InputError(
+                    f"Input {name!r} cannot be repeated for each candidate; use predict() with a flat batch."
+                )
+            rows[name] = np.repeat(single(name, spec, request[name]), n, axis=0)
         return self._run(rows, n)
 
     def predict(self, inputs: Mapping[str, Any]) -> NDArray[Any]:
@@ -78,7 +81,7 @@ class Ranker:
             InputError: a name, length, shape, id or number is not what it must be.
             EngineError: the engine failed, or the ranker is closed.
         """
-        return self._run(*flat_batch(self.manifest.inputs, inputs))
+        return self._run(*flat_batch(self.manifest.inputs, inputs, self.bundle.graph.flat))
 
     def close(self) -> None:
         """Free the engine's memory; scoring afterwards is an error, closing again is not."""
@@ -97,7 +100,7 @@ class Ranker:
     def __repr__(self) -> str:
         return f"Ranker({self.manifest.name!r}, engine={self.engine!r}, inputs={list(self.manifest.inputs)})"
 
-    def _run(self, rows: dict[str, NDArray[Any]], n: int) -> NDArray[Any]:
+    def _run(self, rows: dict[str, NDArray[Any]], n: int | None) -> NDArray[Any]:
         if self._prepared is None:
             raise EngineError(f"{self!r} is closed; load the bundle again.")
         graph = self.bundle.graph
@@ -107,6 +110,7 @@ class Ranker:
         for name, ids in self._maps.items():
             rows[name] = ids[rows[name]].astype(rows[name].dtype)
         scores = self._prepared.run({name: rows[name] for name in graph.inputs})
+        n = len(scores) if n is None else n
         if scores.shape[:1] != (n,):
             raise EngineError(
                 f"{self.engine} returned scores of shape {scores.shape} for {n:,} rows; "
@@ -137,18 +141,22 @@ def load(path: str | Path, *, engine: str | None = None, threads: int = 0) -> Ra
     bundle = read_bundle(path)
     if engine is not None:
         return _start(bundle, engine, threads)
+    return _start_first(bundle, threads)
+
+
+def _start_first(bundle: Bundle, threads: int) -> Ranker:
+    """Start the recorded engine or, where that cannot be had, the first that runs, with a warning."""
     recorded = bundle.timing.engine
-    reasons: list[str] = []
+    reasons: list[str] = [] if recorded in ENGINES else [f"{recorded} is unknown here"]
     for name in sorted(ENGINES, key=lambda name: name != recorded):
-        why = find_engine(name).available() or find_engine(name).cannot_run(bundle.model)
-        if why is None:
-            if name != recorded:
-                why = reasons[0] if recorded in ENGINES else f"{recorded!r} is unknown here"
-                warnings.warn(
-                    f"{bundle.path} was timed in {recorded}, which cannot run here ({why}); using {name}.", stacklevel=2
-                )
-            return _start(bundle, name, threads)
-        reasons.append(f"{name}: {why}")
+        try:
+            ranker = _start(bundle, name, threads)
+        except EngineError as error:
+            reasons.append(str(error))
+            continue
+        if name != recorded:
+            warnings.warn(f"{bundle.path} was timed in {recorded}; using {name} ({reasons[0]}).", stacklevel=3)
+        return ranker
     raise EngineError(f"No engine here can run {bundle.path} ({'; '.join(reasons)}). pip install onnxruntime.")
 
 
@@ -156,7 +164,7 @@ def _start(bundle: Bundle, engine: str, threads: int) -> Ranker:
     chosen = find_engine(engine)
     why = chosen.available()
     if why is not None:
-        raise EngineError(f"Engine {engine!r} is not available: {why}")
+        raise EngineError(why)
     return Ranker(bundle, chosen.prepare(bundle.model, threads), engine)
 
 

@@ -1,20 +1,32 @@
 """One node of a graph against its operator's published schema: operator, inputs, outputs and attributes."""
 
+import re
+
 from onnx import AttributeProto, NodeProto, defs
 
 from flyweight.bundle.operators import OPERATORS
-from flyweight.bundle.tensors import check_inline
+from flyweight.bundle.tensors import MAX_RANK, check_inline
 from flyweight.errors import BundleError
 
 MAX_LIST = 4096
 MAX_TEXT = 4096
-#: Attributes that kernels divide by or step with: each must be a positive number of a sane size.
-_STEP_NAMES = """
+MAX_STEP = 2**24
+_STEPS = """
     block_size blocksize dilations group hidden_size kernel_shape kv_num_heads num_groups num_outputs q_num_heads size
     strides
 """
-_STEPS = frozenset(_STEP_NAMES.split())
-MAX_STEP = 2**24
+_RANK = (-MAX_RANK, MAX_RANK)
+#: Least and greatest value of whole-number attributes. Engines divide by some and index with others, unchecked.
+RANGES: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(_STEPS.split(), (1, MAX_STEP)),
+    **dict.fromkeys(("axis", "axes", "batch_axis", "time_axis", "stash_type"), _RANK),
+    **dict.fromkeys(("batch_dims", "perm"), (0, MAX_RANK)),
+    **dict.fromkeys(("pads", "output_padding", "output_shape", "border"), (-MAX_STEP, MAX_STEP)),
+    **dict.fromkeys(("start", "end", "value_int", "value_ints"), (-(2**63), 2**63 - 1)),
+}
+_TERM = rb"[A-Za-z]*(\.\.\.)?[A-Za-z]*"
+_EINSUM = re.compile(rb"%s(,%s)*(->%s)?" % (_TERM, _TERM, _TERM))
+_OTHERWISE = (-(2**31), 2**31 - 1)
 
 
 def check_node(node: NodeProto, opset: int, where: str) -> None:
@@ -48,6 +60,19 @@ def check_node(node: NodeProto, opset: int, where: str) -> None:
     lost = [name for name, attribute in known.items() if attribute.required and name not in seen]
     if lost or (node.op_type == "Constant" and len(seen) != 1):
         raise _refusal(node, where, f"lacks attribute {lost[0] if lost else 'value'!r}")
+    _check_promises(node, where)
+
+
+def _check_promises(node: NodeProto, where: str) -> None:
+    """Check what the shape rules of onnx 1.23 believe unseen: they read past the end or never come back otherwise."""
+    said = {one.name: one for one in node.attribute}
+    if node.op_type == "Split" and "num_outputs" in said and said["num_outputs"].i != len(node.output):
+        raise _refusal(node, where, f"has {len(node.output)} outputs and says {said['num_outputs'].i}")
+    if node.op_type == "Einsum":
+        equation = said["equation"].s.replace(b" ", b"")
+        terms = equation.partition(b"->")[0].split(b",")
+        if not _EINSUM.fullmatch(equation) or len(terms) != len(node.input):
+            raise _refusal(node, where, f"has the equation {equation[:80]!r} for {len(node.input)} inputs")
 
 
 def _check_ends(node: NodeProto, schema: defs.OpSchema, where: str) -> None:
@@ -77,11 +102,11 @@ def _check_attribute(node: NodeProto, one: AttributeProto, where: str) -> None:
     longest = max(len(one.ints), len(one.floats), len(one.strings))
     if longest > MAX_LIST or len(one.s) > MAX_TEXT or sum(map(len, one.strings)) > MAX_TEXT:
         raise _refusal(node, where, f"has an attribute {one.name!r} of {max(longest, len(one.s)):,} parts")
-    steps = ([one.i] if one.type == AttributeProto.INT else list(one.ints)) if one.name in _STEPS else []
-    pads = list(one.ints) if one.name in ("pads", "output_padding", "output_shape") else []
-    odd = [size for size in steps if not 1 <= size <= MAX_STEP] + [size for size in pads if abs(size) > MAX_STEP]
-    if odd:
-        raise _refusal(node, where, f"has {one.name} {odd[0]}; 1 to {MAX_STEP:,} is due")
+    low, high = RANGES.get(one.name, _OTHERWISE)
+    numbers = [one.i] if one.type == AttributeProto.INT else one.ints
+    odd = next((number for number in numbers if not low <= number <= high), None)
+    if odd is not None:
+        raise _refusal(node, where, f"has {one.name} {odd}; {low:,} to {high:,} is due")
 
 
 def _refusal(node: NodeProto, where: str, why: str) -> BundleError:

@@ -72,10 +72,10 @@ def _read(path: Path) -> Bundle:
     _check_names(path, manifest, sizes)
     if DATA in sizes:
         check_file(path / DATA, manifest.files["model.onnx.data"])
-    samples = _read_samples(path, manifest)
     data = read_bytes(path / MODEL)
     _check_hash(path / MODEL, manifest.files["model.onnx"], data)
     graph = check_graph(data, sizes.get(DATA), manifest.inputs, str(path / MODEL))
+    samples = _read_samples(path, manifest, graph)
     return Bundle(path, manifest, timing, samples, graph, sizes)
 
 
@@ -128,12 +128,12 @@ def _read_timing(path: Path) -> TimingFile:
     return timing
 
 
-def _read_samples(path: Path, manifest: Manifest) -> tuple[Sample, ...]:
+def _read_samples(path: Path, manifest: Manifest, graph: Graph) -> tuple[Sample, ...]:
     file = path / SAMPLES
     data = read_bytes(file)
     _check_hash(file, manifest.files["samples.json"], data)
     entry = validate(SamplesFile, parse(data, str(file)), str(file))
-    return samples_from_entry(entry, manifest.inputs, str(file))
+    return samples_from_entry(entry, manifest.inputs, graph.flat, str(file))
 
 
 def _check_names(path: Path, manifest: Manifest, sizes: dict[str, int]) -> None:

@@ -1,6 +1,6 @@
 """Turning what a caller gives for a request into the arrays a graph reads, each value checked on its way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,15 +13,17 @@ from flyweight.errors import InputError
 Array = NDArray[Any]
 
 
-def flat_batch(inputs: Mapping[str, InputEntry], values: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
-    """Return checked arrays (N, ...) for all inputs, and N.
+def flat_batch(
+    inputs: Mapping[str, InputEntry], values: Mapping[str, Any], flat: Collection[str]
+) -> tuple[dict[str, Array], int | None]:
+    """Return checked arrays (N, ...) for all inputs, and N; None where every input is `flat`, with its own length.
 
     Raises:
         InputError: a name is missing or unknown, lengths differ, a shape, an id or a number is not what it must be.
     """
     check_names(inputs, values, "predict()")
     arrays = {name: batched(name, spec, values[name]) for name, spec in inputs.items()}
-    return arrays, same_length(arrays)
+    return arrays, same_length(arrays, flat)
 
 
 def check_names(inputs: Mapping[str, InputEntry], given: Mapping[str, Any], where: str) -> None:
@@ -71,13 +73,15 @@ def single(name: str, spec: InputEntry, value: Any) -> Array:
     return _checked(name, spec, array)
 
 
-def same_length(arrays: Mapping[str, Array]) -> int:
-    """Return the common length of arrays.
+def same_length(arrays: Mapping[str, Array], flat: Collection[str]) -> int | None:
+    """Return the common length of arrays but for `flat` ones; None where there are no others.
 
     Raises:
         InputError: naming two inputs of different length.
     """
-    lengths = {name: len(array) for name, array in arrays.items()}
+    lengths = {name: len(array) for name, array in arrays.items() if name not in flat}
+    if not lengths:
+        return None
     (first, due), *rest = lengths.items()
     for name, length in rest:
         if length != due:

@@ -1,7 +1,7 @@
 """Stored sample requests with the scores of the reference model, so that a bundle can prove itself anywhere."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -60,8 +60,10 @@ def samples_to_json(samples: Iterable[Sample]) -> dict[str, Any]:
     }
 
 
-def samples_from_entry(file: SamplesFile, inputs: Mapping[str, InputEntry], where: str) -> tuple[Sample, ...]:
-    """Return the samples of a bundle, each checked against the manifest's inputs.
+def samples_from_entry(
+    file: SamplesFile, inputs: Mapping[str, InputEntry], flat: Collection[str], where: str
+) -> tuple[Sample, ...]:
+    """Return the samples of a bundle, each checked against the manifest's inputs; `flat` ones have their own length.
 
     Raises:
         BundleError: values do not fit their shape or dtype, an input is missing or unknown, an id is out of range.
@@ -77,7 +79,7 @@ def samples_from_entry(file: SamplesFile, inputs: Mapping[str, InputEntry], wher
         scores = _array(entry.scores, f"{place}: scores")
         arrays = {name: _array(array, f"{place}: {name}") for name, array in entry.inputs.items()}
         for name, array in arrays.items():
-            _check_input(f"{place}: {name}", array, inputs[name], scores)
+            _check_input(f"{place}: {name}", array, inputs[name], len(array) if name in flat else len(scores))
         samples.append(Sample(arrays, scores))
     return tuple(samples)
 
@@ -112,13 +114,13 @@ def _array(entry: ArrayEntry, place: str) -> NDArray[Any]:
     return array
 
 
-def _check_input(place: str, array: NDArray[Any], spec: InputEntry, scores: NDArray[Any]) -> None:
+def _check_input(place: str, array: NDArray[Any], spec: InputEntry, rows: int) -> None:
     fits = len(array.shape) == 1 + len(spec.shape) and all(
         due is None or due == seen for due, seen in zip(spec.shape, array.shape[1:], strict=True)
     )
-    if not fits or str(array.dtype) != spec.dtype or len(array) != len(scores):
+    if not fits or str(array.dtype) != spec.dtype or len(array) != rows:
         raise BundleError(
-            f"{place} is {array.dtype} of shape {array.shape} for {len(scores)} scores, the manifest says {spec.dtype} "
+            f"{place} is {array.dtype} of shape {array.shape} for {rows} rows, the manifest says {spec.dtype} "
             f"and {spec.shape} after the batch; the bundle was altered: get it again."
         )
     if spec.rows is not None and (array.min() < 0 or array.max() >= spec.rows):

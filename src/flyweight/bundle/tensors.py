@@ -113,12 +113,14 @@ def _checked_shape(tensor: TensorProto, where: str) -> tuple[int, int, str]:
         raise _refusal(
             tensor, where, f"has shape {list(tensor.dims)[:20]}; up to {MAX_RANK} dimensions of 0 to 2^40 are read"
         )
+    if 0 in tensor.dims and len(tensor.dims) != 1:
+        raise _refusal(tensor, where, f"has shape {list(tensor.dims)}, no elements, on which engines have crashed")
     bits, typed = TYPES[tensor.data_type]
     return math.prod(tensor.dims), bits, typed
 
 
 def _whole(tensor: TensorProto, text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise _refusal(tensor, where, f"has the place {text[:40]!r} in {DATA}, which is no whole number")
     return int(text)
 

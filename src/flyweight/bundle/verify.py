@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from flyweight.bundle.load import Ranker
 from flyweight.bundle.manifest import DATA, MODEL
 from flyweight.bundle.read import Bundle, read_bundle
@@ -98,4 +96,7 @@ def _check_engine(bundle: Bundle, name: str, asked: bool) -> Check | None:
             found = [agreement(sample.scores, ranker.predict(sample.inputs)) for sample in bundle.samples]
     except FlyweightError as error:
         return Check(f"scores in {name}", False, str(error))
-    raise NotImplementedError(np, found)
+    bad = next((one for one in found if not one.ok), None)
+    rows = sum(len(sample.scores) for sample in bundle.samples)
+    worst = max(found, key=lambda one: one.max_rel) if bad is None else bad
+    return Check(f"scores in {name}", bad is None, f"{len(found)} stored requests, {rows:,} rows: {worst.words}")

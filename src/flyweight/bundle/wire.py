@@ -14,7 +14,7 @@ MAX_DEPTH = 24
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 #: google.protobuf.FieldDescriptor.type -> wire type; a message or text or bytes is 2.
 _WIRE = {1: _FIXED64, 2: _FIXED32, 3: 0, 4: 0, 5: 0, 6: _FIXED64, 7: _FIXED32, 8: 0, 9: 2, 11: 2, 12: 2, 13: 0, 14: 0}
-_MESSAGE = 11
+_MESSAGE, _STRING = 11, 9
 
 
 def check_wire(data: bytes, descriptor: Any, where: str) -> None:
@@ -44,17 +44,30 @@ def check_wire(data: bytes, descriptor: Any, where: str) -> None:
             if wire != due and wire != _BYTES:  # packed numbers travel as bytes
                 raise _refusal(where, f"{message.name} field {number} has wire type {wire}, due is {due}")
             start, position = _skip(data, position, end, wire, where)
-            if inner is not None:
+            if inner is _STRING:
+                _check_text(data[start:position], where)
+            elif inner is not None:
                 stack.append((position, end, message))
                 stack.append((start, position, inner))
                 break
 
 
 def _fields(message: Any) -> dict[int, tuple[int, Any]]:
-    return {
-        field.number: (_WIRE[field.type], field.message_type if field.type == _MESSAGE else None)
-        for field in message.fields
-    }
+    return {field.number: (_WIRE[field.type], _inner(field)) for field in message.fields}
+
+
+def _inner(field: Any) -> Any:
+    """Return what a field's bytes hold: a message's descriptor, text, or nothing to look into."""
+    if field.type == _MESSAGE:
+        return field.message_type
+    return _STRING if field.type == _STRING else None
+
+
+def _check_text(text: bytes, where: str) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        raise _refusal(where, f"the text {text[:40]!r} is not UTF-8") from None
 
 
 def _skip(data: bytes, position: int, end: int, wire: int, where: str) -> tuple[int, int]:

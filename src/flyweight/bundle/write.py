@@ -182,6 +182,6 @@ def _in_words(target: Path, needed: int) -> Iterator[None]:
                 f"The disk is full: the bundle {target} needs {needed:,} bytes; nothing was left behind. "
                 "Free space or choose another path."
             ) from error
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and target.exists():
             raise InputError(f"{target} came into being meanwhile; choose another path, or overwrite it.") from error
         raise InputError(f"{target} cannot be written ({error.strerror}); choose another path.") from error
