@@ -22,10 +22,12 @@ from typing import Any
 import mutations
 import numpy as np
 
-from flyweight.bundle.read import Bundle, read_bundle
-from flyweight.errors import BundleError
+from flyweight.bundle.load import load
+from flyweight.bundle.read import read_bundle
+from flyweight.errors import BundleError, EngineError, InputError
 
 LIMIT = 6 * 2**30
+RAW = {how.__name__ for how in mutations.RAW}
 
 
 def spoil(base: mutations.Files, rng: random.Random) -> tuple[str, mutations.Files]:
@@ -44,25 +46,17 @@ def put(folder: Path, files: mutations.Files, before: mutations.Files) -> None:
             (folder / name).write_bytes(data)
 
 
-def start(bundle: Bundle) -> str:
-    """Start a bundle that was read in ONNX Runtime and score its inputs; say what came of it."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    inputs = {}
-    for name in bundle.graph.inputs:
-        spec = bundle.manifest.inputs[name]
-        inputs[name] = np.ones([3, *[size or 2 for size in spec.shape]], dtype=spec.dtype)
+def start(path: Path) -> str:
+    """Load a bundle that reads as sound, score three rows, and say what came of it."""
     try:
-        session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
-        session.run(None, inputs)
-    except Exception as error:
-        kind = type(error).__module__ + "." + type(error).__name__
-        if "onnxruntime" in kind or isinstance(error, (RuntimeError, ValueError)):
-            return "engine refused"
-        raise
+        with load(path, engine="onnxruntime", threads=1) as ranker:
+            inputs = {
+                name: np.zeros([3, *[size or 2 for size in spec.shape]], dtype=spec.dtype)
+                for name, spec in ranker.manifest.inputs.items()
+            }
+            ranker.predict(inputs)
+    except (EngineError, InputError) as error:
+        return f"engine refused ({type(error).__name__})"
     return "scored"
 
 
@@ -93,28 +87,19 @@ def main() -> None:
             mutations.link(work, rng)
         began = time.monotonic()
         try:
-            bundle = read_bundle(work)
+            read_bundle(work)
         except BundleError as error:
             if "\n" in str(error) or len(str(error)) > 2000:
                 raise AssertionError(f"mutation {number} ({kind}) gave no line but {error!r}") from error
             seen["refused"] += 1
             seen[f"refused {kind}"] += 1
         else:
-            same = all(
-                files == base
-                for base in bases
-                if files.keys() == base.keys() and files["manifest.json"] == base["manifest.json"]
-            )
-            assert not linked, (number, "a link was read")
-            assert kind not in {how.__name__ for how in mutations.RAW} or any(files == base for base in bases), (
-                number,
-                kind,
-                same,
-            )
+            if linked or (kind in RAW and files not in bases):
+                raise AssertionError(f"mutation {number} ({kind}, linked: {linked}) was read as sound")
             seen["read"] += 1
             seen[f"read {kind}"] += 1
             if rng.random() < given.engine:
-                seen[start(bundle)] += 1
+                seen[start(work)] += 1
         slowest = max(slowest, time.monotonic() - began)
         if linked:
             shutil.rmtree(work)

@@ -1,0 +1,214 @@
+"""Scoring a loaded bundle: shapes as the design says, and wrong requests refused in words."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+
+import flyweight as fw
+from flyweight.bundle.load import Ranker, load
+from flyweight.bundle.write import Contents, write_bundle
+from flyweight.engines.registry import ENGINES
+from flyweight.errors import BundleError, EngineError, InputError
+
+ITEMS = np.array([0, 5, tiny_models.ITEMS - 1])
+PRICES = np.array([0.5, 1.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("load")
+    return write_bundle(folder / "ranker.fly", tiny_models.contents(folder / "e"))
+
+
+@pytest.fixture(scope="module")
+def ranker(path: Path) -> Iterator[Ranker]:
+    with load(path, threads=1) as ranker:
+        yield ranker
+
+
+def due(user: int, items: Any = ITEMS, prices: Any = PRICES) -> Any:
+    return tiny_models.expected(np.full(len(items), user), np.asarray(items), np.asarray(prices, dtype=np.float32))
+
+
+@pytest.mark.parametrize("user", [7, np.int32(7), [7], np.array([7])])
+def test_score_takes_a_request_with_or_without_a_leading_one(ranker: Ranker, user: Any) -> None:
+    scores = ranker.score(request={"user_id": user}, candidates={"item_id": ITEMS, "price": PRICES})
+    assert scores.shape == (3,)
+    np.testing.assert_allclose(scores, due(7), rtol=1e-5)
+
+
+def test_score_of_one_candidate_and_of_none(ranker: Ranker) -> None:
+    one = ranker.score({"user_id": 7}, {"item_id": [5], "price": [1.0]})
+    np.testing.assert_allclose(one, due(7, [5], [1.0]), rtol=1e-5)
+    none = ranker.score({"user_id": 7}, {"item_id": [], "price": []})
+    assert none.shape == (0,)
+
+
+def test_predict_takes_a_flat_batch(ranker: Ranker) -> None:
+    users = np.array([1, 2, 19])
+    outputs = ranker.predict({"user_id": users, "item_id": ITEMS, "price": PRICES})
+    np.testing.assert_allclose(outputs, tiny_models.expected(users, ITEMS, PRICES.astype(np.float32)), rtol=1e-5)
+
+
+def test_public_name_is_the_same_function() -> None:
+    assert fw.load is load
+
+
+GOOD = {"item_id": ITEMS, "price": PRICES}
+
+
+@pytest.mark.parametrize(
+    ("request_values", "candidates", "words"),
+    [
+        ({"user": 7}, GOOD, "request: 'user' is not an input here; the nearest is 'user_id'"),
+        ({}, GOOD, "request lacks input 'user_id'; it takes 'user_id', seen nothing"),
+        ({"user_id": 7}, {"item_id": ITEMS}, "candidates lacks input 'price'"),
+        ({"user_id": 7}, {**GOOD, "prise": PRICES}, "candidates: 'prise' is not an input here; the nearest is 'price'"),
+        ({"user_id": 7, "price": 1.0}, GOOD, "'price' has role 'candidate'; give it in candidates=, not in request="),
+        ({}, {**GOOD, "user_id": [7, 7, 7]}, "'user_id' has role 'request'; give it in request="),
+        ({"user_id": 20}, GOOD, "'user_id' holds id 20, and ids run from 0 to 19"),
+        ({"user_id": -1}, GOOD, "'user_id' holds the negative id -1"),
+        ({"user_id": 2**63}, GOOD, "holds id 9223372036854775808"),
+        ({"user_id": 1.5}, GOOD, "'user_id' has dtype float64; ids must be whole numbers"),
+        ({"user_id": "7"}, GOOD, "'user_id' holds <U1 values"),
+        ({"user_id": None}, GOOD, "'user_id' holds object values"),
+        (
+            {"user_id": [1, 2]},
+            GOOD,
+            r"'user_id' has shape \(2,\); a single number is due, one value for all candidates",
+        ),
+        ({"user_id": 7}, {"item_id": [1, 2], "price": PRICES}, "'item_id' has 2 rows and 'price' 3"),
+        ({"user_id": 7}, {"item_id": 3, "price": PRICES}, r"'item_id' has shape \(\); \(N,\) is due"),
+        ({"user_id": 7}, {"item_id": ITEMS[:, None], "price": PRICES}, r"has shape \(3, 1\); \(N,\) is due"),
+        (
+            {"user_id": 7},
+            {"item_id": ITEMS, "price": [0, float("nan"), 1]},
+            "'price' holds 1 NaN or infinite values of 3",
+        ),
+        ({"user_id": 7}, {"item_id": ITEMS, "price": [0, 1e300, 1]}, "'price' holds values that float32 cannot hold"),
+        ({"user_id": 7}, {"item_id": [[1], [2, 3]], "price": PRICES}, "'item_id' is no array of numbers"),
+        ([7], GOOD, "request must be a dict of values by input name; seen list"),
+    ],
+)
+def test_wrong_request_is_refused_in_words(ranker: Ranker, request_values: Any, candidates: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ranker.score(request=request_values, candidates=candidates)
+
+
+def test_predict_refuses_an_unknown_name(ranker: Ranker) -> None:
+    with pytest.raises(InputError, match=r"predict\(\): 'item' is not an input here; the nearest is 'item_id'"):
+        ranker.predict({"item": ITEMS})
+
+
+def test_closed_ranker_says_so(path: Path) -> None:
+    ranker = load(path)
+    ranker.close()
+    ranker.close()
+    with pytest.raises(EngineError, match=r"is closed; load the bundle again"):
+        ranker.score({"user_id": 7}, GOOD)
+
+
+def test_unknown_engine_and_threads_are_refused(path: Path) -> None:
+    with pytest.raises(InputError, match="tensorflow"):
+        load(path, engine="tensorflow")
+    with pytest.raises(InputError, match="threads must be a whole number from 0 on; seen -1"):
+        load(path, threads=-1)
+
+
+def test_recorded_engine_that_is_missing_falls_back_with_a_warning(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "r.fly", tiny_models.contents(tmp_path / "e", engine="abacus"))
+    with pytest.warns(UserWarning, match=r"timed in abacus; using onnxruntime \(abacus is unknown here\)"):
+        ranker = load(path)
+    assert ranker.engine == "onnxruntime"
+
+
+def test_recorded_engine_is_taken_without_a_warning(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(path).engine == "onnxruntime"
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_every_engine_gives_the_same_scores(path: Path, engine: str) -> None:
+    if ENGINES[engine].available() is not None:
+        pytest.skip(f"{engine} is not installed")
+    with load(path, engine=engine, threads=1) as ranker:
+        np.testing.assert_allclose(ranker.score({"user_id": 7}, GOOD), due(7), rtol=1e-4)
+
+
+def test_history_of_a_request_is_repeated_for_each_candidate(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "h.fly", history_contents(tmp_path / "e"))
+    with load(path) as ranker:
+        for history in ([1, 2, 3], [[1, 2, 3]]):
+            scores = ranker.score({"history": history}, {"item_id": [4, 5]})
+            np.testing.assert_array_equal(scores, [1 + 2 + 3 + 4, 1 + 2 + 3 + 5])
+        with pytest.raises(InputError, match=r"'history' has shape \(2, 3\); \(any,\) is due"):
+            ranker.score({"history": [[1, 2, 3]] * 2}, {"item_id": [4, 5]})
+
+
+def test_relabelled_rows_are_looked_up_by_the_users_ids(tmp_path: Path) -> None:
+    maps = {"item_id": [0, 9, 9, 9, 4, 5, 6, 7, 8, 1]}
+    path = write_bundle(tmp_path / "h.fly", history_contents(tmp_path / "e", id_maps=maps))
+    with load(path) as ranker:
+        np.testing.assert_array_equal(ranker.score({"history": [1]}, {"item_id": [1, 9]}), [1 + 9, 1 + 1])
+
+
+def history_contents(folder: Path, **changes: Any) -> Contents:
+    """A model whose score is the sum of the history's ids and the candidate's."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from flyweight.bundle.manifest import InputEntry
+    from flyweight.bundle.samples import Sample
+
+    nodes = [
+        helper.make_node("ReduceSum", ["history", "one"], ["h"], keepdims=0),
+        helper.make_node("Add", ["h", "item_id"], ["s"]),
+        helper.make_node("Cast", ["s"], ["score"], to=TensorProto.FLOAT),
+    ]
+    inputs: dict[str, tuple[int, list[Any]]] = {
+        "history": (TensorProto.INT64, ["length"]),
+        "item_id": (TensorProto.INT64, []),
+    }
+    model = tiny_models.model(nodes, [numpy_helper.from_array(np.array([1]), "one")], inputs)
+    entries = {
+        "history": InputEntry(role="request", rows=10, dtype="int64", shape=[None]),
+        "item_id": InputEntry(role="candidate", rows=10, dtype="int64", shape=[]),
+    }
+    size = tiny_models.export(folder, model, outside=False)
+    sample = Sample({"history": np.array([[1, 9]]), "item_id": np.array([9])}, np.array([19.0], dtype=np.float32))
+    evidence = tiny_models.evidence(size, inputs=entries, **changes)
+    return Contents(folder, evidence, tiny_models.timing(), [sample], "<html>")
+
+
+def test_flat_inputs_keep_their_own_length(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    from flyweight.bundle.manifest import InputEntry
+    from flyweight.bundle.samples import Sample
+
+    nodes = [
+        helper.make_node("ReduceMax", ["ids"], ["m"], keepdims=0),
+        helper.make_node("Add", ["offsets", "m"], ["s"]),
+        helper.make_node("Cast", ["s"], ["score"], to=TensorProto.FLOAT),
+    ]
+    model = tiny_models.model(nodes, [], {"ids": (TensorProto.INT64, []), "offsets": (TensorProto.INT64, [])})
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "ids_length"
+    entry = InputEntry(role="sample", dtype="int64", shape=[])
+    size = tiny_models.export(tmp_path / "e", model, outside=False)
+    sample = Sample({"ids": np.array([5, 6, 7]), "offsets": np.array([0, 2])}, np.array([7.0, 9.0], dtype=np.float32))
+    evidence = tiny_models.evidence(size, inputs={"ids": entry, "offsets": entry})
+    contents = Contents(tmp_path / "e", evidence, tiny_models.timing(), [sample], "<html>")
+    with load(write_bundle(tmp_path / "f.fly", contents)) as ranker:
+        np.testing.assert_array_equal(ranker.predict(sample.inputs), [7.0, 9.0])
+
+
+def test_damaged_bundle_is_a_bundle_error(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "r.fly", tiny_models.contents(tmp_path / "e"))
+    (path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(BundleError, match=r"model\.onnx has 11 bytes"):
+        fw.load(path)
