@@ -114,7 +114,7 @@ def _histories(likes: _Likes, item_of: Ints) -> NDArray[np.int16]:
     start = np.searchsorted(likes.user, likes.user)  # the user's first like
     history = np.zeros((len(items), HISTORY), dtype=np.int16)
     for back in range(1, HISTORY + 1):
-        history[:, back - 1] = np.where(place - back >= start, items[place - back], 0)
+        history[:, back - 1] = np.where(place - back >= start, items[np.maximum(place - back, 0)], 0)
     return history
 
 

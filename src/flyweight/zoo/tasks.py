@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 from flyweight.task.task import Task
 from flyweight.zoo import complete_journey as journey
+from flyweight.zoo import movielens
 from flyweight.zoo.dcnv2 import DCNv2
 from flyweight.zoo.progress import Progress, silent
 from flyweight.zoo.training import Training, trained
+from flyweight.zoo.two_tower import TwoTower
+
+_JOURNEY_TRAINING = Training()
+_MOVIELENS_TRAINING = Training(batch_rows=4096, table_rate=0.01, dense_rate=0.003, final_rate=0.1, epochs=3)
 
 
 def complete_journey(progress: Progress = silent) -> Task:
@@ -19,7 +24,7 @@ def complete_journey(progress: Progress = silent) -> Task:
         InputError: the data package is missing; says what to install.
     """
     data = journey.load(progress)
-    model = trained(lambda: DCNv2(data.vocabulary), data.train, Training(), data.fingerprint, progress)
+    model = trained(lambda: DCNv2(data.vocabulary), data.train, _JOURNEY_TRAINING, data.fingerprint, progress)
     train, validation, test = (split.with_keys("request_id") for split in (data.train, data.validation, data.test))
     return Task(
         model=model,
@@ -33,5 +38,31 @@ def complete_journey(progress: Progress = silent) -> Task:
     )
 
 
+def movielens_1m(progress: Progress = silent) -> Task:
+    """Return the second task: a two-tower retrieval model, three epochs, on MovieLens-1M's likes.
+
+    Intervals are by user: a user's rows share the tower's output.
+
+    Raises:
+        InputError: the data package is missing; says what to install.
+    """
+    data = movielens.load(progress)
+    users, items = data.vocabulary["user_id"], data.vocabulary["item_id"]
+    model = trained(lambda: TwoTower(users, items), data.train, _MOVIELENS_TRAINING, data.fingerprint, progress)
+    return Task(
+        model=model,
+        inputs=data.fields,
+        train=data.train,
+        validation=data.validation,
+        test=data.test,
+        metric="auc",
+        group="user_id",
+        name="two-tower on MovieLens-1M",
+    )
+
+
 #: What `flyweight compress NAME` accepts beside a file.
-ZOO: dict[str, Callable[..., Task]] = {"complete-journey": complete_journey}
+ZOO: dict[str, Callable[..., Task]] = {
+    "complete-journey": complete_journey,
+    "movielens-1m": movielens_1m,
+}

@@ -21,9 +21,10 @@ class TwoTower(nn.Module):
 
     def __init__(self, users: int, items: int, dim: int = 64, init_std: float = 0.01) -> None:
         super().__init__()
-        self.users = nn.Embedding(users, dim, sparse=True)
-        self.history = nn.EmbeddingBag(items, dim, mode="mean", padding_idx=0, sparse=True)
-        self.items = nn.Embedding(items, dim, sparse=True)
+        # Gradients are dense: the tables are so small, and a batch touches so many rows, that sorting costs more.
+        self.users = nn.Embedding(users, dim)
+        self.history = nn.EmbeddingBag(items, dim, mode="mean", padding_idx=0)
+        self.items = nn.Embedding(items, dim)
         self.user_tower = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.item_tower = nn.Linear(dim, dim)
         for table in (self.users, self.history, self.items):
