@@ -90,6 +90,13 @@ class Probability(nn.Module):
         return self.mlp(x)
 
 
+class Unused(nn.Module):
+    """An input that is taken and never read, and one of booleans."""
+
+    def forward(self, x: Tensor, spare: Tensor, shown: Tensor) -> Tensor:
+        return x.sum(1) * shown
+
+
 def ranker_batch(rows: int) -> Batch:
     ids = {"user_id": drawn(rows), "item_id": drawn(rows, below=49)}
     return {**ids, "tags": drawn(rows, 3, below=4), "price": floats(rows)}
@@ -110,5 +117,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Batch]]] = {
     "history": (History, lambda rows: {"history": drawn(rows, 7), "item_id": drawn(rows)}),
     "recurrent": (Recurrent, lambda rows: {"history": drawn(rows, 5)}),
     "images": (Images, lambda rows: {"image": floats(rows, 3, 8, 8)}),
+    "unused": (Unused, lambda rows: {"x": floats(rows, 4), "spare": drawn(rows), "shown": drawn(rows) > 20}),
     "probability": (Probability, lambda rows: {"x": floats(rows, 4)}),
 }
