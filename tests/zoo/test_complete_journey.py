@@ -7,11 +7,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from flyweight.errors import InputError
 from flyweight.zoo import complete_journey, packaged
 from flyweight.zoo.complete_journey import CROSSES, FINGERPRINT, ROLES, ROWS, build, load
+from flyweight.zoo.dcnv2 import DCNv2
 from flyweight.zoo.packaged import packaged_file
+from flyweight.zoo.references import count_scores
+from flyweight.zoo.tasks import ZOO
+from flyweight.zoo.training import Training, train
 
 
 def installed():
@@ -133,3 +138,24 @@ def test_missing_package_says_what_to_install():
 def test_missing_file_says_to_install_again():
     with pytest.raises(InputError, match=r"numpy .* holds no file numpy/none.parquet; run: pip install --force"):
         packaged.packaged_file("numpy", "numpy/none.parquet", "demo")
+
+
+@needs_data
+def test_training_on_a_tenth_of_the_rows_beats_popularity():
+    data = load()
+    tenth, test = data.train.head(100_000), data.test.head(20_000).with_keys()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DCNv2(data.vocabulary, dim=4, hidden=(32,))
+    train(model, tenth, Training(table_rate=0.02, dense_rate=0.003))
+    with torch.no_grad():
+        scores = torch.cat([model(**inputs) for inputs, _ in test])
+    popularity = roc_auc_score(test.target, count_scores(tenth, test, "product_id"))
+    assert roc_auc_score(test.target, scores) > popularity + 0.01
+
+
+@needs_data
+@pytest.mark.slow
+def test_the_task_reaches_its_published_quality():
+    scores = ZOO["complete-journey"]().scores("test")
+    assert roc_auc_score(scores.targets, scores.outputs) >= 0.925

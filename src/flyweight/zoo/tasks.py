@@ -11,7 +11,7 @@ from flyweight.zoo.training import Training, trained
 from flyweight.zoo.two_tower import TwoTower
 
 _JOURNEY_TRAINING = Training()
-_MOVIELENS_TRAINING = Training(batch_rows=4096, table_rate=0.01, dense_rate=0.003, final_rate=0.1, epochs=3)
+_MOVIELENS_TRAINING = Training(batch_rows=4096, table_rate=0.02, dense_rate=0.005, final_rate=0.05, epochs=3)
 
 
 def complete_journey(progress: Progress = silent) -> Task:

@@ -30,9 +30,9 @@ class Training:
         final_rate: the share of both rates that is left at the end; they fall linearly from 1.
         epochs: passes over the rows, in the order in which they lie.
         seed: of the weights the model starts with.
-        threads: PyTorch's threads. One, because the steps are small: two save a fifth of the time on idle cores and
-            take ten times as long when something else wants one of them. And one gives the same bytes everywhere
-            that has the same kind of processor, whatever the number of cores.
+        threads: PyTorch's threads. One, because the steps are small: two threads wait for each other so often that they
+            take six times as long as one when something else wants a core. And one gives the same bytes whatever
+            the number of cores.
     """
 
     batch_rows: int = 1024
