@@ -17,8 +17,8 @@ from flyweight.bundle.work import multiplications
 from flyweight.errors import BundleError
 
 #: Elements of one value for each row of the batch, or four times those of all constants where that is more.
-MAX_ELEMENTS = 2**28
-MAX_ALL_ELEMENTS = 2**32
+MAX_ELEMENTS = 2**27
+MAX_ALL_ELEMENTS = 2**31
 #: Multiplications for each row of the batch: about a minute on one core.
 MAX_WORK = 2**42
 _INTEGERS = {
