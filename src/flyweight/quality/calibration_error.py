@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flyweight.quality.checks import Floats, check_probabilities, number_groups
-from flyweight.quality.tally import Tally, safe_divide
+from flyweight.quality.tally import Tally, safe_divide, sum_by
 from flyweight.task.metric import Metric
 
 BINS = 20
@@ -41,6 +41,22 @@ def tally_calibration_error(probabilities: ArrayLike, targets: ArrayLike, groups
         columns=BINS + 1,
         finish=_mean_gap,
     )
+
+
+def chance_excess(tally: Tally) -> float:
+    """Return the most that chance adds to a calibration error, in the mean: `sqrt(2 / pi) sum over bins of s_b / rows`.
+
+    `s_b` is the standard error of a bin's summed gap over units. A perfectly calibrated model is not measured as 0 but
+    as this, because the mean of |noise| is not 0; the true value lies between the measured one and so much less.
+
+    Example:
+        >>> rows = np.repeat(np.arange(20) / 20 + 0.025, 100)
+        >>> round(chance_excess(tally_calibration_error(rows, np.arange(2000) % 100 < 100 * rows)), 3)
+        0.031
+    """
+    cell, place = np.unique(tally.unit * tally.columns + tally.column, return_inverse=True)
+    squares = sum_by(cell % tally.columns, np.square(sum_by(place, tally.amount)), tally.columns)
+    return float(np.sqrt(2 / np.pi) * np.sqrt(squares[:BINS]).sum() / tally.weight.sum())
 
 
 def _mean_gap(sums: Floats) -> Floats:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flyweight.errors import InputError
 from flyweight.quality.auc import auc, gauc, tally_gauc
-from flyweight.quality.calibration_error import calibration_error, tally_calibration_error
+from flyweight.quality.calibration_error import calibration_error, chance_excess, tally_calibration_error
 from flyweight.quality.classification import (
     accuracy,
     f1,
@@ -46,6 +46,7 @@ class Formula:
         tally: its sums by unit; None when it is no function of sums (AUC over all rows, a user's own).
         by_order: whether only the order of the scores counts, so that a recalibrated model has lost exactly nothing.
         is_rate: whether each row or query is simply right or wrong, and few of them change (see `intervals`).
+        excess: how much chance alone can add to the value: the truth may be so much lower than what is measured.
         low, high: the metric's natural limits.
     """
 
@@ -53,6 +54,7 @@ class Formula:
     tally: Callable[[Sample], Tally] | None = None
     by_order: bool = False
     is_rate: bool = False
+    excess: Callable[[Tally], float] | None = None
     low: float = 0.0
     high: float = 1.0
 
@@ -115,6 +117,7 @@ GUARDS: dict[Callable[..., float], Formula] = {
     calibration_error: Formula(
         lambda s: calibration_error(s.outputs, s.targets),
         lambda s: tally_calibration_error(s.outputs, s.targets, s.groups),
+        excess=chance_excess,
     ),
 }
 

@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 
 from flyweight.errors import InputError
 from flyweight.quality.bootstrap import bootstrap_auc, bootstrap_recomputed, bootstrap_tallies
-from flyweight.quality.checks import Ints, check_binary, number_groups
+from flyweight.quality.checks import Floats, Ints, check_binary, number_groups
 from flyweight.quality.delong import delong_spread
 from flyweight.quality.formulas import FORMULAS, Formula, Sample, find_formula
 from flyweight.quality.places import same_order
-from flyweight.quality.spread import Spread
+from flyweight.quality.spread import Spread, weight_freedom
 from flyweight.task.estimate import Estimate
 from flyweight.task.metric import Metric
 
@@ -46,7 +46,8 @@ def estimate(
     value = formula.value(sample)
     spread = find_spread(metric, [sample], resamples, seed)
     half = spread.half_width(confidence)
-    low, high = max(value - half, formula.low), min(value + half, formula.high)
+    low = max(value - half - _find_excess(formula, sample), formula.low)
+    high = min(value + half, formula.high)
     return _as_estimate(sample, spread, (value, low, high), confidence)
 
 
@@ -85,8 +86,13 @@ def paired_drop(
     value = formula.value(first) - formula.value(second)
     value = value if metric.larger_is_better else -value
     spread = find_spread(metric, samples, resamples, seed)
-    half = 0.0 if value == 0 and _same_scores(formula, samples) else spread.half_width(confidence)
-    return _as_estimate(first, spread, (value + 0.0, value - half, value + half), confidence)
+    if value == 0 and _same_scores(formula, samples):
+        return _as_estimate(first, spread, (0.0, 0.0, 0.0), confidence)
+    half = spread.half_width(confidence)
+    # What chance added to the first value may be missing from the difference, and the other way round.
+    of_before, of_after = (_find_excess(formula, sample) for sample in samples)
+    below, above = (of_before, of_after) if metric.larger_is_better else (of_after, of_before)
+    return _as_estimate(first, spread, (value, value - half - below, value + half + above), confidence)
 
 
 def non_inferior(drop: Estimate, margin: float) -> bool:
@@ -132,7 +138,7 @@ def find_spread(metric: Metric, samples: list[Sample], resamples: int, seed: int
     if formula.tally is not None:
         tallies = [formula.tally(sample) for sample in samples]
         spread = bootstrap_tallies(metric.name, tallies, resamples, seed, grouped=grouped)
-        return _with_unseen_flips(spread, float(tallies[0].weight.sum())) if formula.is_rate else spread
+        return _with_unseen_flips(spread, tallies[0].weight) if formula.is_rate else spread
     units = number_groups(metric.name, samples[0].groups, len(samples[0].targets))
     if formula is FORMULAS["auc"]:
         checked = [check_binary("auc", sample.outputs, sample.targets) for sample in samples]
@@ -146,13 +152,18 @@ def find_spread(metric: Metric, samples: list[Sample], resamples: int, seed: int
     return bootstrap_recomputed(metric.name, value, units, resamples, seed, grouped=grouped)
 
 
-def _with_unseen_flips(spread: Spread, weight: float) -> Spread:
+def _with_unseen_flips(spread: Spread, weight: Floats) -> Spread:
     """Add the variance of two more rows, one turned right and one turned wrong (Bonett & Price 2012).
 
     Compression changes few predictions. When 0 of 200 changed, their plain variance is 0 and would certify anything;
     with two more flips the interval reaches 2.8 / 200 (Clopper & Pearson for 0 of 200: 3.7 / 200).
     """
-    return replace(spread, error=sqrt(spread.error**2 + 2 / weight**2))
+    error = sqrt(spread.error**2 + 2 / float(weight.sum()) ** 2)
+    return replace(spread, error=error, freedom=weight_freedom(weight))
+
+
+def _find_excess(formula: Formula, sample: Sample) -> float:
+    return formula.excess(formula.tally(sample)) if formula.excess and formula.tally else 0.0
 
 
 def _same_scores(formula: Formula, samples: list[Sample]) -> bool:

@@ -30,16 +30,20 @@ class Spread:
         return student_quantile(confidence, self.freedom) * self.error if self.error else 0.0
 
 
-def kish_freedom(weight: Floats) -> float:
-    """Return `(sum w)^2 / sum w^2 - 1`: the effective number of units (Kish 1965) less one, and at least 1.
+def weight_freedom(weight: Floats) -> float:
+    """Return `(sum w^2)^2 / sum w^4 - 1`: degrees of freedom when each unit's error is in proportion to its weight.
 
-    Equal units give units - 1; when one user owns half of all rows, the interval rests on about four.
+    After Bell & McCaffrey 2002 and Imbens & Kolesar 2016, for effects shared by the rows of a group. Equal units give
+    units - 1; uneven ones fewer, because the largest say most. At least 1.
 
     Example:
-        >>> kish_freedom(np.ones(30))
+        >>> weight_freedom(np.ones(30))
         29.0
+        >>> round(weight_freedom(np.arange(1.0, 31.0)), 1)
+        16.0
     """
-    return max(float(weight.sum() ** 2 / np.square(weight).sum()) - 1, 1.0)
+    squared = np.square(weight)
+    return max(float(squared.sum() ** 2 / np.square(squared).sum()) - 1, 1.0)
 
 
 def check_units(name: str, units: int, grouped: bool) -> None:
