@@ -17,8 +17,8 @@ class DCNv2(nn.Module):
         dim: width of an embedding.
         cross_layers: how many cross layers.
         hidden: widths of the MLP's layers.
-        init_std: standard deviation the embeddings start with. Small ones: a row seen seldom stays near zero and so
-            adds little noise, which is worth 0.003 AUC on Complete Journey against 0.01.
+        init_std: standard deviation the embeddings start with. A small one: a row seen seldom then stays near zero
+            instead of adding its random start.
 
     Example:
         >>> model = DCNv2({"user": 10, "item": 20})
