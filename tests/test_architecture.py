@@ -10,9 +10,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "flyweight"
 #: Top to bottom. Areas on one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
-    ("serving", "report"),
+    ("serving",),
     ("planning",),
-    ("bundle", "parallel"),
+    ("bundle", "parallel", "report"),
     ("engines",),
     ("rewrite",),
     ("tables", "pruning", "quantization", "distillation"),

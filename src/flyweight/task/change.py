@@ -57,6 +57,7 @@ class Change:
         done: what was changed: one plain dict per module, with its bytes before and after.
         skipped: what was left, each with its reason.
         curve: points tried on the way, on validation data.
+        interrupted: whether the user stopped the work and this is the best found until then.
     """
 
     step: str
@@ -65,4 +66,5 @@ class Change:
     done: tuple[dict[str, Any], ...] = ()
     skipped: tuple[Skipped, ...] = ()
     curve: tuple[Point, ...] = ()
+    interrupted: bool = False
 

@@ -111,6 +111,11 @@ class Task:
             return outputs
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(outputs, -700, 700))), dtype=np.float64)
 
+    def judged(self, metric: Metric, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return outputs as a metric wants them: probabilities where it compares with a threshold or takes logs."""
+        wants_probability = metric.name in ("logloss", "calibration_error") or metric.kind == "label"
+        return self.probabilities(outputs) if wants_probability and outputs.ndim == 1 else outputs
+
     def with_model(self, model: nn.Module) -> "Task":
         """Return the same task around another model, without checking the data again."""
         changed = copy.copy(self)

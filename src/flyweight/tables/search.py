@@ -1,0 +1,104 @@
+"""Finding the choice that meets a byte budget, or the smallest one that stays inside a drop.
+
+Each round expands the damage around the last choice that was tried whole, allocates again and tries again: predictions
+steer, trials decide, and every trial is kept for the curve.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flyweight.tables.allocation import Choice, Damage, Menu, allocate
+from flyweight.tables.damage import expand, menu_of
+from flyweight.tables.trial import Bench, Trial
+
+#: Times the damage is expanded anew around a tried choice for one byte budget.
+ROUNDS = 2
+#: The ratio tried first, the factor between the next ones, and the precision of the largest feasible one.
+FIRST_RATIO = 256
+LADDER = 1.5
+PRECISION = 1.06
+MOST_TRIALS = 12
+
+
+@dataclass
+class Search:
+    """The trials made so far, and the damage they were chosen by.
+
+    Args:
+        bench: what trials are made on.
+        tick: called after every trial, for progress.
+    """
+
+    bench: Bench
+    tick: Callable[[], None] = lambda: None
+    trials: list[Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.menu: Menu = menu_of(self.bench.items)
+        self.start: Choice = self.menu.extreme(largest=True)
+        self.overhead = 0.0
+        self.damages: tuple[Damage, ...] = expand(self.bench.task, self.bench.tables, self.bench.items, None)
+
+    def smallest_bytes(self) -> int:
+        """Return the bytes of the smallest choice there is."""
+        tables = self.bench.tables_of(self.menu.extreme(largest=False))
+        return sum(table.bytes() for table in tables.values())
+
+    def try_bytes(self, budget: float, *, rounds: int = ROUNDS) -> Trial:
+        """Return the best of a few trials within a byte budget, expanding the damage around each."""
+        best: Trial | None = None
+        for turn in range(rounds + 1):
+            trial = self._try(budget)
+            if best is not None and (trial.choice == best.choice).all():
+                break
+            if best is None or trial.loss < best.loss:
+                best = trial
+            if turn < rounds:
+                self._expand_around(trial)
+        assert best is not None
+        return best
+
+    def try_drop(self, max_drop: float) -> Trial | None:
+        """Return the smallest trial that will probably be certified inside `max_drop`; None when none will.
+
+        A ladder of budgets until one holds and one does not, then bisection between the two.
+        """
+        floor, ceiling = float(self.smallest_bytes()), self.menu.size(self.menu.extreme(largest=True))
+        budget = min(max(self.bench.bytes_before / FIRST_RATIO, floor), ceiling)
+        best: Trial | None = None
+        failed = 0.0
+        for _ in range(MOST_TRIALS):
+            trial = self._try(budget)
+            if trial.within(max_drop, self.bench.test_size) and (best is None or trial.table_bytes < best.table_bytes):
+                best = trial
+                self._expand_around(trial)
+            else:
+                failed = max(failed, budget)
+            if best is None:
+                if budget >= ceiling:
+                    return None
+                budget = min(budget * LADDER * LADDER, ceiling)
+            elif best.table_bytes <= max(floor, failed) * PRECISION:
+                return best
+            else:
+                budget = max(best.table_bytes / LADDER, floor) if failed == 0 else (best.table_bytes * failed) ** 0.5
+        return best
+
+    def _try(self, budget: float) -> Trial:
+        """Allocate a budget and try the choice; when what a table needs to be read takes it over, allocate less."""
+        floor = self.menu.size(self.menu.extreme(largest=False))
+        for _ in range(3):
+            room = max(budget - self.overhead, floor)
+            choice, *folded = (allocate(self.menu, damage, room, self.start) for damage in self.damages)
+            size = sum(table.bytes() for table in self.bench.tables_of(choice).values())
+            self.overhead = size - self.menu.size(choice)
+            if size <= budget or room == floor:
+                break
+        trial = self.bench.run(choice, tuple(folded))
+        self.trials.append(trial)
+        self.tick()
+        return trial
+
+    def _expand_around(self, trial: Trial) -> None:
+        bench = self.bench
+        self.damages = expand(bench.task, bench.tables, bench.items, (trial.choice, trial.model, trial.recalibration))

@@ -1,0 +1,127 @@
+"""How the outputs and the loss feel the rows that were looked up: one backward pass a chunk of validation rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.tables.recalibration import Recalibration
+from flyweight.tables.sites import Table
+from flyweight.tables.touches import Touch, watching
+from flyweight.task.scores import call_model
+from flyweight.task.task import Task
+
+#: Rows of a chunk: bounds the memory of gradients, whatever the batch size of the user's data.
+CHUNK_ROWS = 2_048
+#: Rows of validation data used to predict damage; more would not change the choice.
+EXPANSION_ROWS = 49_152
+
+
+#: Parts of the validation data: what is chosen by one is judged by the other.
+FOLDS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Feeling:
+    """What one pass says about a chunk.
+
+    Args:
+        outputs: (rows,) or (rows, columns), detached.
+        pulls: for each probe, for each touch, the gradient of the probe at each looked-up row, (t, dim).
+    """
+
+    outputs: Tensor
+    touches: list[Touch]
+    pulls: tuple[list[Tensor], ...]
+
+
+Chunk = tuple[dict[str, Tensor], Tensor, Tensor]
+
+
+def chunks(task: Task, limit: int = EXPANSION_ROWS) -> Iterator[Chunk]:
+    """Yield up to about `limit` validation rows, evenly spread, in chunks of at most CHUNK_ROWS: inputs, target, fold.
+
+    Batches whose inputs do not all have the batch's rows (flat bags with offsets) cannot be cut and come whole.
+    """
+    total = sum(len(target) for _, target, _ in task.batches("validation"))
+    keep = min(1.0, limit / total)
+    owed = 0.0
+    folds = validation_folds(task)
+    for inputs, target, _ in task.batches("validation"):
+        rows = len(target)
+        fold, folds = folds[:rows], folds[rows:]
+        if any(len(value) != rows for value in inputs.values()):
+            owed += keep
+            if owed >= 1 - 1e-9:
+                owed -= 1
+                yield inputs, target, fold
+            continue
+        stride = max(1, round(1 / keep))
+        chosen = torch.arange(0, rows, stride)
+        for piece in torch.split(chosen, CHUNK_ROWS):
+            yield {name: value[piece] for name, value in inputs.items()}, target[piece], fold[piece]
+
+
+def validation_folds(task: Task) -> Tensor:
+    """Return which of FOLDS parts each validation row is in, (rows,); rows of one group stay together."""
+    rows = [(len(target), group) for _, target, group in task.batches("validation")]
+    if rows[0][1] is None:
+        # Runs of rows, not every other row: neighbours in the data are often alike.
+        return torch.arange(sum(many for many, _ in rows)) // 64 % FOLDS
+    groups = torch.cat([group for _, group in rows if group is not None])
+    _, place = torch.unique(groups, return_inverse=True)
+    # A fixed mix of the group's number, so that neighbouring groups (weeks, stores) fall into both parts.
+    mixed: Tensor = (place * 2_654_435_761 % 4_294_967_296 >> 16) % FOLDS
+    return mixed
+
+
+def feel_outputs(model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor], rows: int) -> Feeling:
+    """Return the gradient of each row's single output, in one probe."""
+    with torch.enable_grad(), watching(model, tables, gradients=True) as watch:
+        outputs = call_model(model, inputs, rows)
+        return Feeling(outputs.detach(), watch.touches, (_pull(outputs.sum(), watch.touches),))
+
+
+def feel_loss(
+    task: Task, model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor], target: Tensor, seed: int
+) -> Feeling:
+    """Return, for outputs of several columns, the gradients of the loss and of a sampled log-likelihood.
+
+    The second is for curvature: with labels drawn from the model itself, the mean outer product of its gradients is the
+    Fisher information (Martens 2014, eq. 3), which needs no second derivatives.
+    """
+    with torch.enable_grad(), watching(model, tables, gradients=True) as watch:
+        outputs = call_model(model, inputs, len(target))
+        logs = torch.log_softmax(outputs, -1)
+        drawn = torch.multinomial(logs.detach().exp(), 1, generator=torch.Generator().manual_seed(seed))
+        sampled = logs.gather(1, drawn).sum()
+        loss = task.row_loss(outputs, target)
+        loss = loss.sum() if loss.ndim else loss * len(target)
+        pulls = _pull(loss, watch.touches, keep=True), _pull(sampled, watch.touches)
+        return Feeling(outputs.detach(), watch.touches, pulls)
+
+
+def slopes(task: Task, recalibration: Recalibration, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and second derivative of each row's loss by its single output, both (rows,) float64.
+
+    The loss is that of the recalibrated output. The second is held positive, as the Gauss-Newton form needs.
+    """
+    with torch.enable_grad():
+        leaf = outputs.detach().double().requires_grad_(True)
+        loss = task.row_loss(recalibration.apply(leaf), target)
+        total = loss.sum() if loss.ndim else loss * len(target)
+        (first,) = torch.autograd.grad(total, leaf, create_graph=True)
+        if not first.requires_grad:
+            return first.detach(), torch.zeros_like(first)
+        (second,) = torch.autograd.grad(first.sum(), leaf, allow_unused=True)
+    curved = torch.zeros_like(first) if second is None else second
+    return first.detach(), curved.detach().clamp_min(0)
+
+
+def _pull(field: Tensor, touches: list[Touch], *, keep: bool = False) -> list[Tensor]:
+    if not touches:
+        return []
+    leaves = [touch.output for touch in touches]
+    gradients = torch.autograd.grad(field, leaves, retain_graph=keep, allow_unused=True)
+    return [touch.pull(gradient) for touch, gradient in zip(touches, gradients, strict=True)]

@@ -1,0 +1,68 @@
+"""Progress of long work, wherever it happens: whoever drives the work says where it is shown."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Display(Protocol):
+    """Shows one stage of work at a time, with the time left."""
+
+    def begin(self, words: str, total: int | None) -> None:
+        """Start a stage of `total` units, or of unknown length."""
+        ...
+
+    def advance(self, units: int) -> None:
+        """Say that so many units more are done."""
+        ...
+
+    def end(self) -> None:
+        """Finish the stage."""
+        ...
+
+
+class Stage:
+    """One stage of work; call `advance` as it goes."""
+
+    def __init__(self, display: Display | None) -> None:
+        self._display = display
+
+    def advance(self, units: int = 1) -> None:
+        """Say that so many units more are done."""
+        if self._display is not None:
+            self._display.advance(units)
+
+
+_display: ContextVar[Display | None] = ContextVar("flyweight_progress", default=None)
+
+
+@contextmanager
+def shown_on(display: Display | None) -> Iterator[None]:
+    """Show all progress within the block on a display; None is silent."""
+    token = _display.set(display)
+    try:
+        yield
+    finally:
+        _display.reset(token)
+
+
+@contextmanager
+def stage(words: str, total: int | None = None) -> Iterator[Stage]:
+    """Announce a stage of work. Stages do not nest: an inner one is counted as part of the outer one.
+
+    Example:
+        >>> with stage("Encoding tables", total=3) as work:
+        ...     work.advance()
+    """
+    display = _display.get()
+    if display is None:
+        yield Stage(None)
+        return
+    display.begin(words, total)
+    token = _display.set(None)
+    try:
+        yield Stage(display)
+    finally:
+        _display.reset(token)
+        display.end()
