@@ -1,0 +1,165 @@
+"""The verb: apply the steps, export, pick the engine, measure both artefacts, certify, and hand back a result."""
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flyweight.engines.engine import Prepared
+from flyweight.engines.registry import find_engine
+from flyweight.errors import InputError
+from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
+from flyweight.planning.budget import Budget
+from flyweight.planning.certificate import compare
+from flyweight.planning.clock import pick_engine, resident_growth, start_original, time_both
+from flyweight.planning.evidence import Findings, contents_of, report_of
+from flyweight.planning.requests import sample_requests, timed_request
+from flyweight.planning.result import Result, make_result
+from flyweight.tables.encode_tables import EncodeTables
+from flyweight.tables.sizes import table_bytes
+from flyweight.task.change import Change
+from flyweight.task.estimate import Estimate
+from flyweight.task.measurement import Measurement
+from flyweight.task.progress import stage
+from flyweight.task.step import Step
+from flyweight.task.task import Task
+
+#: The drop allowed when neither a budget nor steps are given.
+DEFAULT_BUDGET = Budget(max_drop=0.001)
+
+
+def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] | None = None) -> Result:
+    """Return the smallest model found that stays inside a budget, exported, measured and certified.
+
+    Args:
+        task: the trained model and its data; it is not changed.
+        budget: the limits; without steps they choose the steps. None without steps allows a drop of 0.001.
+        steps: what to do, in order, instead of choosing automatically.
+
+    Raises:
+        InputError: a step is no step, or the budget cannot be met by any coding.
+        ExportError: the model cannot be exported; names the operator and the module.
+        EngineError: no engine gives the scores that PyTorch gives.
+
+    Interrupted (Ctrl-C) while tables are being allocated, it goes on with the best found so far, marked `interrupted`.
+    """
+    started = time.monotonic()
+    chosen = tuple(steps) if steps is not None else _steps_for(task, budget or DEFAULT_BUDGET)
+    limits = budget or (DEFAULT_BUDGET if steps is None else Budget())
+    for step in chosen:
+        if not isinstance(step, Step):
+            raise InputError(f"steps must hold steps such as EncodeTables(ratio=100); seen {type(step).__name__}.")
+    threads = os.cpu_count() or 1 if torch.get_num_threads() < 1 else torch.get_num_threads()
+    folder = tempfile.TemporaryDirectory(prefix="flyweight-")
+    samples = sample_requests(task)
+    rows = len(next(iter(task.batches("validation")))[1])
+    sample_rows = min(rows, _rows_of(samples, rows))
+    with stage("Exporting the original"):
+        before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
+    changes, model = _apply(task, chosen)
+    with stage("Exporting the compressed model"):
+        after = make_artefact(model, samples, sample_rows, Path(folder.name, "after"))
+    findings = _measure(task, before, after, limits, threads)
+    data = report_of(task, findings, changes, limits, chosen, time.monotonic() - started)
+    return make_result(
+        folder,
+        data,
+        contents=contents_of(task, findings, changes, limits, time.monotonic() - started),
+        model=model,
+        before=findings.before,
+        after=findings.after,
+        drop=findings.comparison.drop,
+        changes=changes,
+        frontier=tuple(point for change in changes for point in change.curve),
+        engine=findings.choice.engine,
+        missed=data.missed,
+        interrupted=any(change.interrupted for change in changes),
+    )
+
+
+def _rows_of(samples: list[dict[str, torch.Tensor]], rows: int) -> int:
+    """Return how many outputs a sample request has: as many as its inputs are long, where they were cut by row."""
+    lengths = {len(values) for values in samples[0].values()}
+    return lengths.pop() if len(lengths) == 1 else rows
+
+
+def _steps_for(task: Task, budget: Budget) -> tuple[Step, ...]:
+    """Return the steps a budget asks for: today the coding of embedding tables."""
+    if budget.max_drop is not None:
+        return (EncodeTables(max_drop=budget.max_drop),)
+    total = sum(parameter.numel() * parameter.element_size() for parameter in task.model.parameters())
+    tables = table_bytes(task.model)
+    allowed = [float(budget.max_bytes)] if budget.max_bytes is not None else []
+    allowed += [total / budget.min_size_ratio] if budget.min_size_ratio is not None else []
+    if not allowed:
+        assert DEFAULT_BUDGET.max_drop is not None
+        return (EncodeTables(max_drop=DEFAULT_BUDGET.max_drop),)
+    dense = total - tables
+    if min(allowed) <= dense:
+        raise InputError(
+            f"The budget leaves {min(allowed):,.0f} bytes, but the layers that are no embedding tables take "
+            f"{dense:,} alone, and only tables are compressed. Ask for a size ratio below {total / dense:.1f}."
+        )
+    return (EncodeTables(ratio=max(tables / (0.97 * (min(allowed) - dense)), 1.0)),)
+
+
+def _apply(task: Task, steps: tuple[Step, ...]) -> tuple[tuple[Change, ...], nn.Module]:
+    changes: list[Change] = []
+    current = task
+    for step in steps:
+        change = step.apply(current)
+        changes.append(change)
+        current = current.with_model(change.model)
+        if change.interrupted:
+            break
+    return tuple(changes), current.model
+
+
+def _measure(task: Task, before: Artefact, after: Artefact, budget: Budget, threads: int) -> Findings:
+    """Read everything off the two exported models."""
+    with stage("Choosing the engine"):
+        choice = pick_engine(after, threads)
+        original, original_engine = start_original(before, choice.engine, threads)
+        compressed = find_engine(choice.engine).prepare(after.exported.path, threads)
+    with stage("Certifying on the test split"):
+        scores = artefact_scores(task, original, "test"), artefact_scores(task, compressed, "test")
+        comparison = compare(task, *scores, budget.max_drop, budget.confidence)
+    with stage("Timing both models in turns"):
+        request = timed_request(task)
+        rounds = time_both(before, original, compressed, request, threads)
+    _close(original, compressed)
+    with stage("Measuring memory in fresh processes"):
+        resident = (
+            resident_growth(before.exported.path, original_engine, threads, request),
+            resident_growth(after.exported.path, choice.engine, threads, request),
+        )
+    return Findings(
+        before=_measurement(before, comparison.before, comparison.guards_before),
+        after=_measurement(after, comparison.after, comparison.guards_after),
+        artefacts=(before, after),
+        comparison=comparison,
+        scores=scores,
+        choice=choice,
+        original_engine=original_engine,
+        rounds=rounds,
+        resident=resident,
+    )
+
+
+def _measurement(artefact: Artefact, quality: Estimate, guards: dict[str, Estimate]) -> Measurement:
+    return Measurement(
+        bytes=artefact.exported.bytes,
+        table_bytes=table_bytes(artefact.model),
+        macs=artefact.macs.total,
+        quality=quality,
+        guards=guards,
+    )
+
+
+def _close(*prepared: Prepared) -> None:
+    for one in prepared:
+        one.close()

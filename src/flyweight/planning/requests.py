@@ -1,0 +1,73 @@
+"""Sample requests: what an export is traced with, an engine is checked on, and a bundle proves itself with."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flyweight.task.field import Field
+from flyweight.task.task import Task
+
+Arrays = dict[str, NDArray[Any]]
+#: Rows of a stored sample request.
+SAMPLE_ROWS = 64
+#: Candidates of a timed request, the field's usual size.
+CANDIDATES = 500
+
+
+def first_batch(task: Task) -> dict[str, Tensor]:
+    """Return a small batch of validation rows, cut where its inputs can be cut."""
+    inputs, target, _ = next(task.batches("validation"))
+    return _cut(inputs, len(target), SAMPLE_ROWS)
+
+
+def sample_requests(task: Task) -> list[dict[str, Tensor]]:
+    """Return a batch as it comes, and one whose ids are spread over every vocabulary, lowest and highest included."""
+    plain = first_batch(task)
+    spread = {name: _spread(values, task.inputs[name]) for name, values in plain.items()}
+    return [plain, spread]
+
+
+def timed_request(task: Task, candidates: int = CANDIDATES) -> dict[str, Tensor]:
+    """Return one request of so many candidates as a flat batch: request fields of one row, candidates of many.
+
+    Inputs that cannot be cut by row (flat bags) are returned as the first batch holds them.
+    """
+    batches: list[dict[str, Tensor]] = []
+    rows = 0
+    for inputs, target, _ in task.batches("validation"):
+        if any(len(value) != len(target) for value in inputs.values()):
+            return inputs
+        batches.append(inputs)
+        rows += len(target)
+        if rows >= candidates:
+            break
+    joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    places = torch.arange(candidates) % rows
+    return {
+        name: values[:1].expand(candidates, *values.shape[1:]).clone()
+        if task.inputs[name].role == "request"
+        else values[places]
+        for name, values in joined.items()
+    }
+
+
+def as_arrays(inputs: dict[str, Tensor]) -> Arrays:
+    """Return tensors as the arrays an engine takes."""
+    return {name: values.detach().numpy() for name, values in inputs.items()}
+
+
+def _cut(inputs: dict[str, Tensor], rows: int, most: int) -> dict[str, Tensor]:
+    if any(len(value) != rows for value in inputs.values()):
+        return inputs
+    return {name: value[:most].clone() for name, value in inputs.items()}
+
+
+def _spread(values: Tensor, field: Field) -> Tensor:
+    """Replace ids by ids from the whole vocabulary, evenly spaced, the highest first and the lowest last."""
+    if field.rows is None:
+        return values.clone()
+    spaced = np.linspace(field.rows - 1, 0, values.numel()).round().astype(np.int64)
+    return torch.from_numpy(spaced).to(values.dtype).reshape(values.shape)

@@ -1,0 +1,84 @@
+"""What `compress` hands back: the compressed model, the artefact, and the evidence."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from flyweight.bundle.write import Contents, write_bundle
+from flyweight.errors import InputError
+from flyweight.report.data import ReportData
+from flyweight.report.page import render_page
+from flyweight.report.terminal import render_text
+from flyweight.task.change import Change, Point
+from flyweight.task.estimate import Estimate
+from flyweight.task.measurement import Measurement
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A compressed model with its evidence; `print(result)` shows it as a table.
+
+    Args:
+        model: the compressed module, for training on and for evaluation.
+        before, after: measurements of both exported models.
+        drop: the paired drop in the task's metric on test data; positive is worse.
+        changes: what each step did and left out.
+        frontier: every point that was tried, on validation data.
+        engine: the engine measured fastest on this machine.
+        missed: what of the budget was not met, one sentence each; empty when all was.
+        interrupted: whether the user stopped the search and this is the best found until then.
+    """
+
+    model: nn.Module
+    before: Measurement
+    after: Measurement
+    drop: Estimate
+    changes: tuple[Change, ...]
+    frontier: tuple[Point, ...]
+    engine: str
+    missed: tuple[str, ...]
+    interrupted: bool
+    data: ReportData
+    contents: Contents
+    folder: "tempfile.TemporaryDirectory[str]"
+
+    @property
+    def met(self) -> bool:
+        """Whether the whole budget was met."""
+        return not self.missed
+
+    def __str__(self) -> str:
+        return render_text(self.data)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the HTML page and return its path.
+
+        Raises:
+            InputError: the path cannot be written; says why.
+        """
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(self.contents.report, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"The report cannot be written to {target}: {error.strerror}; choose another.") from error
+        return target
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the bundle, a folder `name.fly`, whole or not at all, and return its path.
+
+        Raises:
+            InputError: it exists and `overwrite` is not set, or the disk is full.
+            BundleError: the model holds what no bundle may.
+        """
+        return write_bundle(path, self.contents, overwrite=overwrite)
+
+
+def make_result(folder: "tempfile.TemporaryDirectory[str]", data: ReportData, **parts: Any) -> Result:
+    """Return a result whose report page is drawn now, so that it goes into the bundle."""
+    contents: Contents = parts.pop("contents")
+    page = Contents(contents.exported, contents.evidence, contents.timing, contents.samples, render_page(data))
+    return Result(data=data, contents=page, folder=folder, **parts)
