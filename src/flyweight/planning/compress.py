@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from flyweight.cost.sizes import model_bytes
 from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
 from flyweight.errors import InputError
 from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import compare
-from flyweight.planning.clock import pick_engine, resident_growth, start_original, time_both
+from flyweight.planning.clock import SECONDS, pick_engine, resident_growth, start_original, time_both
 from flyweight.planning.evidence import Findings, contents_of, report_of
 from flyweight.planning.requests import sample_requests, timed_request
 from flyweight.planning.result import Result, make_result
@@ -58,10 +59,10 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
     samples = sample_requests(task)
     rows = len(next(iter(task.batches("validation")))[1])
     sample_rows = min(rows, _rows_of(samples, rows))
-    with stage("Exporting the original"):
+    with stage("Exporting the original", seconds=_export_seconds(task.model)):
         before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
     changes, model = _apply(task, chosen)
-    with stage("Exporting the compressed model"):
+    with stage("Exporting the compressed model", seconds=_export_seconds(model)):
         after = make_artefact(model, samples, sample_rows, Path(folder.name, "after"))
     findings = _measure(task, before, after, limits, threads)
     data = report_of(task, findings, changes, limits, chosen, time.monotonic() - started)
@@ -79,6 +80,11 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
         missed=data.missed,
         interrupted=any(change.interrupted for change in changes),
     )
+
+
+def _export_seconds(model: nn.Module) -> float:
+    """Return about how long an export takes: a few seconds of capturing, then writing at disk speed."""
+    return 4.0 + model_bytes(model) / 200e6
 
 
 def _rows_of(samples: list[dict[str, torch.Tensor]], rows: int) -> int:
@@ -121,18 +127,18 @@ def _apply(task: Task, steps: tuple[Step, ...]) -> tuple[tuple[Change, ...], nn.
 
 def _measure(task: Task, before: Artefact, after: Artefact, budget: Budget, threads: int) -> Findings:
     """Read everything off the two exported models."""
-    with stage("Choosing the engine"):
+    with stage("Choosing the engine", seconds=6.0):
         choice = pick_engine(after, threads)
         original, original_engine = start_original(before, choice.engine, threads)
         compressed = find_engine(choice.engine).prepare(after.exported.path, threads)
-    with stage("Certifying on the test split"):
+    with stage("Certifying on the test split", seconds=10.0):
         scores = artefact_scores(task, original, "test"), artefact_scores(task, compressed, "test")
         comparison = compare(task, *scores, budget.max_drop, budget.confidence)
-    with stage("Timing both models in turns"):
+    with stage("Timing both models in turns", seconds=SECONDS):
         request = timed_request(task)
         rounds = time_both(before, original, compressed, request, threads)
     _close(original, compressed)
-    with stage("Measuring memory in fresh processes"):
+    with stage("Measuring memory in fresh processes", seconds=4.0):
         resident = (
             resident_growth(before.exported.path, original_engine, threads, request),
             resident_growth(after.exported.path, choice.engine, threads, request),

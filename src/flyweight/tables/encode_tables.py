@@ -15,7 +15,7 @@ from flyweight.tables.exact import works_coded
 from flyweight.tables.menu import encode_menu, menu
 from flyweight.tables.recalibration import fold
 from flyweight.tables.replace import with_tables
-from flyweight.tables.search import Search
+from flyweight.tables.search import MOST_TRIALS, Search
 from flyweight.tables.sensitivity import validation_folds
 from flyweight.tables.sites import STEP, Table, find_tables
 from flyweight.tables.trial import Bench, Trial
@@ -89,7 +89,7 @@ def encode_tables(task: Task, settings: EncodeTables) -> Change:
     recipe = {name: value for name, value in asdict(settings).items() if value is not None}
     if not tables:
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", "it has no table to code", STEP)))
-    with stage("Weighing rows by use and gradient"):
+    with stage("Weighing rows by use and gradient", seconds=5.0):
         weights = _weigh(task, tables)
         before = task.scores("validation")
     trial, search, interrupted = None, None, False
@@ -172,7 +172,7 @@ def _search(bench: Bench, settings: EncodeTables, budget: float | None) -> tuple
     search: Search | None = None
     words = "Allocating bits and checking on validation data"
     try:
-        with stage(words) as work:
+        with stage(words, total=MOST_TRIALS) as work:
             search = Search(bench, work.advance)
             if budget is None:
                 assert settings.max_drop is not None

@@ -9,8 +9,8 @@ from typing import Protocol
 class Display(Protocol):
     """Shows one stage of work at a time, with the time left."""
 
-    def begin(self, words: str, total: int | None) -> None:
-        """Start a stage of `total` units, or of unknown length."""
+    def begin(self, words: str, total: int | None, seconds: float | None) -> None:
+        """Start a stage of `total` units, or one that takes about so many seconds, or one of unknown length."""
         ...
 
     def advance(self, units: int) -> None:
@@ -48,8 +48,13 @@ def shown_on(display: Display | None) -> Iterator[None]:
 
 
 @contextmanager
-def stage(words: str, total: int | None = None) -> Iterator[Stage]:
+def stage(words: str, total: int | None = None, *, seconds: float | None = None) -> Iterator[Stage]:
     """Announce a stage of work. Stages do not nest: an inner one is counted as part of the outer one.
+
+    Args:
+        words: what is being done.
+        total: units that `advance` will be told of.
+        seconds: for work that cannot be counted, about how long it takes, so that time left can be shown.
 
     Example:
         >>> with stage("Encoding tables", total=3) as work:
@@ -59,7 +64,7 @@ def stage(words: str, total: int | None = None) -> Iterator[Stage]:
     if display is None:
         yield Stage(None)
         return
-    display.begin(words, total)
+    display.begin(words, total, seconds)
     token = _display.set(None)
     try:
         yield Stage(display)
