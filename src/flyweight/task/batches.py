@@ -15,14 +15,15 @@ Batch = tuple[dict[str, Tensor], Tensor, Tensor | None]
 def read_batches(
     split: str, data: Iterable[Any], fields: Mapping[str, Field], group: str | None = None
 ) -> Iterator[Batch]:
-    """Yield `(inputs, target, group ids or None)` for each batch of a split, checked.
+    """Yield `(inputs, target, group ids or None)` for each batch of a split, checked; batches of no rows are left out.
 
-    Ids must be whole numbers within [0, rows), dense values and targets finite, and all of one batch equally long.
+    Ids must be whole numbers within [0, rows), dense values and targets finite. A DataLoader that shuffles gives the
+    same order on every pass, because scores of two passes are compared row by row.
 
     Raises:
         InputError: naming the split, the batch's number, the field and the value seen.
     """
-    for number, batch in enumerate(data):
+    for number, batch in enumerate(_in_one_order(data)):
         where = f"{split} batch {number}"
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Mapping)):
             raise InputError(
@@ -32,6 +33,8 @@ def read_batches(
         named, target = batch
         inputs = {name: _field_values(where, name, field, named) for name, field in fields.items()}
         target = torch.as_tensor(target)
+        if target.ndim == 0:
+            raise InputError(f"{where}: the target is a single number; it needs a batch dimension, as in (rows,).")
         _check_finite(f"{where}: target", target)
         groups = _group_values(where, group, named, inputs)
         unknown = sorted(set(named) - set(inputs) - ({group} if group else set()))
@@ -39,7 +42,35 @@ def read_batches(
             raise InputError(
                 f"{where} holds {unknown[0]!r}, which Task(inputs=...) does not name; add a Field for it or drop it."
             )
-        yield inputs, target, groups
+        if len(target):
+            yield inputs, target, groups
+
+
+def _in_one_order(data: Iterable[Any]) -> Iterator[Any]:
+    """Iterate with the random numbers that a shuffling DataLoader draws its order from starting at the same place.
+
+    The order of a DataLoader without a generator of its own is drawn by the time its first batch is out; then the state
+    of the caller's random numbers is put back.
+    """
+    owners = (data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
+    found = {id(one): one for owner in owners if isinstance(one := getattr(owner, "generator", None), torch.Generator)}
+    own = [(generator, generator.get_state()) for generator in found.values()]
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    for generator, _ in own:
+        generator.manual_seed(0)
+    try:
+        try:
+            batches = iter(data)
+            first = next(batches, None)
+        finally:
+            torch.set_rng_state(state)
+        if first is not None:
+            yield first
+            yield from batches
+    finally:
+        for generator, before in own:
+            generator.set_state(before)
 
 
 def _field_values(where: str, name: str, field: Field, named: Mapping[str, Any]) -> Tensor:

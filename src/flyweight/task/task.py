@@ -20,6 +20,8 @@ from flyweight.task.scores import Scores, as_arrays, call_model, evaluating
 Split = Literal["train", "validation", "test"]
 Data = Iterable[Any]
 OUTPUT_KINDS = ("logit", "probability", "columns", "value")
+#: Rows whose outputs must all lie in [0, 1] for a model to count as one that returns probabilities.
+LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class Task:
             never changed.
         inputs: a `Field` for each argument of the model.
         train, validation, test: re-iterables (a DataLoader, a list) of `(dict[str, Tensor], target)`. Search and
-            calibration use the first two; the test split is read once, for the certificate.
+            calibration use the first two; the test split is scored once, for the certificate. Validation and test must
+            give the same rows in the same order on every pass, as a DataLoader does here even with `shuffle=True`.
         metric: a name ("auc", "ndcg@10"), a `Metric`, or a callable `(outputs, targets) -> float`, larger is better.
         loss: `loss(outputs, targets) -> (rows,)` or a scalar; None takes the one that goes with the metric.
         group: the name of an id in the batches that says which rows belong together (a request, a user): intervals
@@ -124,9 +127,19 @@ class Task:
 
     def _check_split(self, split: Split, outputs: Tensor) -> None:
         """Read a whole split once, so that bad data is found before the work and not after it."""
-        targets = [target for _, target, _ in self.batches(split)]
+        first: dict[str, Tensor] = {}
+        targets: list[Tensor] = []
+        for inputs, target, _ in self.batches(split):
+            first = first or inputs
+            targets.append(target)
         if not targets:
             raise InputError(f"The {split} split is empty; give at least one batch.")
+        again, target, _ = next(self.batches(split))
+        if not (_same(target, targets[0]) and all(_same(again[name], first[name]) for name in first)):
+            raise InputError(
+                f"The {split} split gives other rows on a second pass; models are compared row by row. "
+                "Leave out shuffling of your own and random augmentation."
+            )
         widths = {tuple(target.shape[1:]) for target in targets}
         if len(widths) > 1:
             raise InputError(f"The {split} targets have different shapes after the first dimension: {sorted(widths)}.")
@@ -134,18 +147,34 @@ class Task:
 
     def _find_output(self) -> OutputKind:
         """Tell logits from probabilities by looking: a trained ranker's logits do not all lie in [0, 1]."""
-        inputs, target, _ = next(self.batches("validation"))
-        with evaluating(self.model), torch.no_grad():
-            outputs = call_model(self.model, inputs, len(target))
-        if self.spec.kind == "real":
-            return "value"
-        if outputs.ndim > 1:
-            return "columns"
-        if self.spec.kind == "any" and self.loss is not None:
-            return "value"
-        if self.spec.kind == "any" and not bool(((target == 0) | (target == 1)).all()):
-            return "value"
-        return "probability" if bool(((outputs >= 0) & (outputs <= 1)).all()) else "logit"
+        seen = 0
+        for inputs, target, _ in self.batches("validation"):
+            with evaluating(self.model), torch.no_grad():
+                outputs = call_model(self.model, inputs, len(target))
+            if self.spec.kind == "real":
+                return "value"
+            if outputs.ndim > 1:
+                return "columns" if self.spec.kind != "any" or _are_indices(target, outputs.shape[1]) else "value"
+            if self.spec.kind == "any" and self.loss is not None:
+                return "value"
+            if self.spec.kind == "any" and not bool(((target == 0) | (target == 1)).all()):
+                return "value"
+            if not bool(((outputs >= 0) & (outputs <= 1)).all()):
+                return "logit"
+            seen += len(target)
+            if seen >= LOOKED_AT:
+                break
+        return "probability"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
+
+
+def _are_indices(target: Tensor, width: int) -> bool:
+    """Return whether targets are one index of a column a row, and not numbers to be predicted."""
+    flat = (target[:, 0] if target.ndim == 2 and target.shape[1] == 1 else target).double()
+    return flat.ndim == 1 and bool(((flat == flat.round()) & (flat >= 0) & (flat < width)).all())
 
 
 def renamed(task: Task, name: str) -> Task:
