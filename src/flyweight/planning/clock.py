@@ -1,6 +1,7 @@
 """Time and memory of the original and the bundle, side by side in one run."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,71 +9,72 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flyweight.cost.latency import Rounds, speedup, time_rounds
+from flyweight.cost.latency import Rounds, time_rounds
 from flyweight.cost.resident import measure_resident
-from flyweight.engines.agreement import agreement
 from flyweight.engines.choose import Choice, choose_engine
 from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
-from flyweight.errors import FlyweightError
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.requests import as_arrays
-from flyweight.task.estimate import Estimate
 from flyweight.task.scores import evaluating
 
 SECONDS = 8.0
-def pick_engine(after: Artefact, threads: int) -> Choice:
-    """Return the fastest engine that gives the compressed model's scores on the samples.
+@dataclass(frozen=True, eq=False)
+class Race:
+    """Every engine that is right, running both models, and the original in eager PyTorch: all timed in turns.
+
+    Args:
+        engine: the one with the quickest median on the compressed model.
+        original, compressed: the exported models running in it.
+        original_engine: where the original runs; another one when its scores are wrong in `engine`.
+        rounds: "before" (eager PyTorch), "exported" and "after" in the engine, and "after in NAME" for the others.
+        choice: what agreed with PyTorch, and what was left out with the reason.
+    """
+
+    engine: str
+    original: Prepared
+    original_engine: str
+    compressed: Prepared
+    rounds: Rounds
+    choice: Choice
+
+    def close(self) -> None:
+        """Stop both models."""
+        self.original.close()
+        self.compressed.close()
+
+
+def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads: int) -> Race:
+    """Time a request in every engine that gives PyTorch's scores on the samples, and keep the quickest running.
 
     Raises:
-        EngineError: none does.
+        EngineError: no engine gives the right scores.
     """
-    return choose_engine(
-        after.exported.path, after.samples, after.reference, threads=threads, candidates=500, seconds=3.0
-    )
-
-
-def start_original(before: Artefact, engine: str, threads: int) -> tuple[Prepared, str]:
-    """Start the original's export in the bundle's engine, or in another one when its scores are wrong there.
-
-    Returns:
-        The running model and the name of its engine.
-    """
-    try:
-        prepared = find_engine(engine).prepare(before.exported.path, threads)
-        pairs = zip(before.samples, before.reference, strict=True)
-        if all(agreement(reference, prepared.run(sample).reshape(reference.shape)).ok for sample, reference in pairs):
-            return prepared, engine
-        prepared.close()
-    except FlyweightError:  # refused or failed there: another engine may do
-        pass
-    choice = choose_engine(before.exported.path, before.samples, before.reference, threads=threads, seconds=0.5)
-    return find_engine(choice.engine).prepare(before.exported.path, threads), choice.engine
-
-
-def time_both(
-    before: Artefact, original: Prepared, compressed: Prepared, request: dict[str, Tensor], threads: int
-) -> Rounds:
-    """Time one request in eager PyTorch, in the exported original and in the compressed model, in turns."""
+    first = choose_engine(before.exported.path, before.samples, before.reference, threads=threads, seconds=0.2)
+    choice = choose_engine(after.exported.path, after.samples, after.reference, threads=threads, seconds=0.2)
     arrays = as_arrays(request)
-    rows = max(len(values) for values in arrays.values())
+    originals = {name: find_engine(name).prepare(before.exported.path, threads) for name in first.latencies}
+    running = {name: find_engine(name).prepare(after.exported.path, threads) for name in choice.latencies}
 
     def eager() -> Any:
         with torch.inference_mode():
             return before.model(**request)
 
+    calls: dict[str, Callable[[], object]] = {"before": eager}
+    calls |= {f"exported in {name}": partial(prepared.run, arrays) for name, prepared in originals.items()}
+    calls |= {f"after in {name}": partial(prepared.run, arrays) for name, prepared in running.items()}
+    rows = max(len(values) for values in arrays.values())
     with evaluating(before.model):
-        calls: dict[str, Callable[[], object]] = {
-            "before": eager,
-            "exported": partial(original.run, arrays),
-            "after": partial(compressed.run, arrays),
-        }
-        return time_rounds(calls, candidates=rows, threads=threads, seconds=SECONDS)
-
-
-def speed_ratio(rounds: Rounds) -> Estimate:
-    """Return the median time before over that after."""
-    return speedup(rounds, "before", "after")
+        rounds = time_rounds(calls, candidates=rows, threads=threads, seconds=SECONDS)
+    engine = min(running, key=lambda name: rounds.latency(f"after in {name}").p50)
+    other = engine if engine in originals else next(iter(originals))
+    for prepared in (*originals.values(), *running.values()):
+        if prepared not in (originals[other], running[engine]):
+            prepared.close()
+    samples = dict(rounds.samples)
+    samples["exported"], samples["after"] = samples.pop(f"exported in {other}"), samples.pop(f"after in {engine}")
+    kept = {name: taken for name, taken in samples.items() if not name.startswith("exported in ")}
+    return Race(engine, originals[other], other, running[engine], replace(rounds, samples=kept), choice)
 
 
 def resident_growth(path: Path, engine: str, threads: int, request: dict[str, Tensor]) -> int | None:

@@ -10,13 +10,11 @@ import torch
 from torch import nn
 
 from flyweight.cost.sizes import model_bytes
-from flyweight.engines.engine import Prepared
-from flyweight.engines.registry import find_engine
 from flyweight.errors import InputError
 from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import compare
-from flyweight.planning.clock import SECONDS, pick_engine, resident_growth, start_original, time_both
+from flyweight.planning.clock import SECONDS, race, resident_growth
 from flyweight.planning.evidence import Findings, contents_of, report_of
 from flyweight.planning.requests import sample_requests, timed_request
 from flyweight.planning.result import Result, make_result
@@ -76,7 +74,7 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
         drop=findings.comparison.drop,
         changes=changes,
         frontier=tuple(point for change in changes for point in change.curve),
-        engine=findings.choice.engine,
+        engine=findings.race.engine,
         missed=data.missed,
         interrupted=any(change.interrupted for change in changes),
     )
@@ -127,21 +125,17 @@ def _apply(task: Task, steps: tuple[Step, ...]) -> tuple[tuple[Change, ...], nn.
 
 def _measure(task: Task, before: Artefact, after: Artefact, budget: Budget, threads: int) -> Findings:
     """Read everything off the two exported models."""
-    with stage("Choosing the engine", seconds=6.0):
-        choice = pick_engine(after, threads)
-        original, original_engine = start_original(before, choice.engine, threads)
-        compressed = find_engine(choice.engine).prepare(after.exported.path, threads)
+    request = timed_request(task)
+    with stage("Timing both models in every engine, in turns", seconds=SECONDS + 4.0):
+        timed = race(before, after, request, threads)
     with stage("Certifying on the test split", seconds=10.0):
-        scores = artefact_scores(task, original, "test"), artefact_scores(task, compressed, "test")
+        scores = artefact_scores(task, timed.original, "test"), artefact_scores(task, timed.compressed, "test")
         comparison = compare(task, *scores, budget.max_drop, budget.confidence)
-    with stage("Timing both models in turns", seconds=SECONDS):
-        request = timed_request(task)
-        rounds = time_both(before, original, compressed, request, threads)
-    _close(original, compressed)
+    timed.close()
     with stage("Measuring memory in fresh processes", seconds=4.0):
         resident = (
-            resident_growth(before.exported.path, original_engine, threads, request),
-            resident_growth(after.exported.path, choice.engine, threads, request),
+            resident_growth(before.exported.path, timed.original_engine, threads, request),
+            resident_growth(after.exported.path, timed.engine, threads, request),
         )
     return Findings(
         before=_measurement(before, comparison.before, comparison.guards_before),
@@ -149,9 +143,7 @@ def _measure(task: Task, before: Artefact, after: Artefact, budget: Budget, thre
         artefacts=(before, after),
         comparison=comparison,
         scores=scores,
-        choice=choice,
-        original_engine=original_engine,
-        rounds=rounds,
+        race=timed,
         resident=resident,
     )
 
@@ -165,7 +157,3 @@ def _measurement(artefact: Artefact, quality: Estimate, guards: dict[str, Estima
         guards=guards,
     )
 
-
-def _close(*prepared: Prepared) -> None:
-    for one in prepared:
-        one.close()

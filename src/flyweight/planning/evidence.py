@@ -24,11 +24,11 @@ from flyweight.bundle.samples import Sample
 from flyweight.bundle.timing import EngineTried, Hardware, Latencies, LatencyEntry, Timing
 from flyweight.bundle.write import Contents
 from flyweight.cost.hardware import describe_hardware
-from flyweight.cost.latency import Rounds, speedup
-from flyweight.engines.choose import Choice
+from flyweight.cost.latency import speedup
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import Comparison
+from flyweight.planning.clock import Race
 from flyweight.quality.intervals import non_inferior
 from flyweight.report.data import ReportData, ScoreSample, TableRow
 from flyweight.report.data import Timing as Timed
@@ -57,9 +57,7 @@ class Findings:
     artefacts: tuple[Artefact, Artefact]
     comparison: Comparison
     scores: tuple[Scores, Scores]
-    choice: Choice
-    original_engine: str
-    rounds: Rounds
+    race: Race
     resident: tuple[int | None, int | None]
 
 
@@ -67,7 +65,7 @@ def report_of(
     task: Task, found: Findings, changes: tuple[Change, ...], budget: Budget, steps: tuple[Step, ...], seconds: float
 ) -> ReportData:
     """Return what the page and the terminal table show."""
-    rounds, comparison = found.rounds, found.comparison
+    rounds, comparison = found.race.rounds, found.comparison
     missed = budget.missed(
         found.before,
         found.after,
@@ -93,10 +91,10 @@ def report_of(
         speedup=speedup(rounds, "before", "after"),
         resident_before=found.resident[0],
         resident_after=found.resident[1],
-        engine=found.choice.engine,
+        engine=found.race.engine,
         changes=_words(changes),
         skipped=skipped_of(found, changes),
-        notes=tuple(f"{engine}: {words}" for engine, words in found.choice.agreements.items()),
+        notes=tuple(f"{engine}: {words}" for engine, words in found.race.choice.agreements.items()),
         hardware=describe_hardware(),
         seed=next((seed for step in steps if (seed := getattr(step, "seed", None)) is not None), None),
         seconds=seconds,
@@ -122,7 +120,7 @@ def contents_of(
 
 def skipped_of(found: Findings, changes: tuple[Change, ...]) -> tuple[Skipped, ...]:
     """Return all that was left as it was or not counted, with reasons."""
-    engines = tuple(Skipped(one.engine, one.why, "engines") for one in found.choice.skipped)
+    engines = tuple(Skipped(one.engine, one.why, "engines") for one in found.race.choice.skipped)
     return (*(one for change in changes for one in change.skipped), *engines, *found.artefacts[1].macs.skipped)
 
 
@@ -175,18 +173,14 @@ def _score_sample(task: Task, before: Scores, after: Scores) -> ScoreSample | No
 
 
 def _timings(found: Findings) -> tuple[Timed, ...]:
-    rounds = found.rounds
-    after = [
-        Timed(
-            f"compressed, {name}",
-            "after",
-            rounds.latency("after") if name == found.choice.engine else latency,
-            rounds.samples["after"] if name == found.choice.engine else None,
-            chosen=name == found.choice.engine,
-        )
-        for name, latency in found.choice.latencies.items()
+    rounds, engine = found.race.rounds, found.race.engine
+    others = [name.removeprefix("after in ") for name in rounds.samples if name.startswith("after in ")]
+    after = [Timed(f"compressed, {engine}", "after", rounds.latency("after"), rounds.samples["after"], chosen=True)]
+    after += [
+        Timed(f"compressed, {name}", "after", rounds.latency(f"after in {name}"), rounds.samples[f"after in {name}"])
+        for name in others
     ]
-    exported = f"original, {found.original_engine}"
+    exported = f"original, {found.race.original_engine}"
     return (
         Timed("original, PyTorch", "before", rounds.latency("before"), rounds.samples["before"]),
         Timed(exported, "exported", rounds.latency("exported"), rounds.samples["exported"]),
@@ -266,12 +260,17 @@ def _certificate(task: Task, comparison: Comparison) -> Certificate:
 
 def _timing(found: Findings, seconds: float) -> Timing:
     hardware = describe_hardware()
-    rounds, choice = found.rounds, found.choice
-    tried = [EngineTried(name=name, latency=_latency(latency)) for name, latency in choice.latencies.items()]
+    rounds, choice = found.race.rounds, found.race.choice
+    tried = [
+        EngineTried(
+            name=name, latency=_latency(rounds.latency("after" if name == found.race.engine else f"after in {name}"))
+        )
+        for name in choice.latencies
+    ]
     tried += [EngineTried(name=one.engine, why=one.why) for one in choice.skipped]
     resident = {"before_exported": found.resident[0], "after": found.resident[1]}
     return Timing(
-        engine=choice.engine,
+        engine=found.race.engine,
         engines=tried,
         latency=Latencies(
             before=_latency(rounds.latency("before")),

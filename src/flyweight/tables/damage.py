@@ -5,9 +5,9 @@ output at the looked-up rows times the rows' change. Shifts of several options a
 
     loss(c) - loss  ~  sum_o mean_x l'(x) d_o(x)  +  1/2 sum_op mean_x l''(x) d_o(x) d_p(x)
 
-with `l'`, `l''` the derivatives of the loss by the output. The gradient is the mean of that at the original and at the
-current choice (trapezoid rule: exact for outputs quadratic in the rows). Moves along scale and bias of the logit are
-projected out, because recalibration undoes them. Chunk by chunk only sums are kept: memory does not grow with data.
+with `l'`, `l''` slope and curvature of the loss by the output. The gradient is the mean of that at the original and at
+a choice nearby (trapezoid rule: exact for outputs quadratic in the rows). A move along the bias of the logit is
+projected out, because recalibration undoes it. Chunk by chunk only sums are kept: memory does not grow with data.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ from flyweight.tables.coding import CodedBand
 from flyweight.tables.recalibration import Recalibration, recalibrates
 from flyweight.tables.sensitivity import FOLDS, Feeling, chunks, feel_loss, feel_outputs, slopes
 from flyweight.tables.sites import Table
+from flyweight.tables.touches import Touch
 from flyweight.task.scores import evaluating
 from flyweight.task.task import Task
 
-#: Standard errors by which a predicted gain is cut.
-NOISE = 1.0
+#: Standard errors by which a predicted gain is cut: only what is significant counts.
+NOISE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,19 @@ class Item:
     start: int
     stop: int
     options: tuple[CodedBand, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A model at which predictions are made: the original (`choice` None) or that of a choice.
+
+    Args:
+        recalibration: fitted to its outputs, so that its loss is flat along the bias.
+    """
+
+    model: nn.Module
+    recalibration: Recalibration
+    choice: Choice | None = None
 
 
 def menu_of(items: tuple[Item, ...]) -> Menu:
@@ -76,19 +90,19 @@ class _Sums:
         self.linear = torch.zeros(self.options).double()
         self.noise = torch.zeros(self.options).double()
         self.curvature = torch.zeros(self.options, self.options)
-        self.undone = torch.zeros(2, self.options).double()
-        self.directions = torch.zeros(2, 2).double()
+        self.undone = torch.zeros(self.options).double()
+        self.direction = 0.0
 
     def add(self, shifts: Tensor, first: Tensor, second: Tensor, free: Tensor | None) -> None:
-        """Add rows: shifts (options, rows), slopes of the loss (rows,), recalibration's directions (2, rows)."""
+        """Add rows: shifts (options, rows), slopes of the loss (rows,), recalibration's direction (rows,)."""
         self.rows += len(first)
         weighted = shifts * second.float()
         self.linear += shifts.double() @ first
         self.noise += shifts.double().square() @ first.square()
         self.curvature += weighted @ shifts.T
         if free is not None:
-            self.undone += free @ weighted.double().T
-            self.directions += (free * second) @ free.T
+            self.undone += weighted.double() @ free
+            self.direction += float((free * second) @ free)
 
     def add_columns(self, shifts: Tensor, sampled: Tensor) -> None:
         """Add rows of a model with several outputs: shifts of the loss and of a sampled log-likelihood."""
@@ -104,52 +118,59 @@ def _damage(parts: list[_Sums]) -> Damage:
     noise = (sum((part.noise for part in parts), torch.zeros(1).double()) / rows / rows).sqrt()
     curvature = sum((part.curvature for part in parts), torch.zeros(1)).double()
     undone = sum((part.undone for part in parts), torch.zeros(1).double())
-    directions = sum((part.directions for part in parts), torch.zeros(1).double()) + 1e-9 * torch.eye(2).double()
-    curvature = curvature - undone.T @ torch.linalg.solve(directions, undone)
+    curvature = curvature - torch.outer(undone, undone) / max(sum(part.direction for part in parts), 1e-9)
     # What looks like a gain counts only as far as it stands out of its own noise: else the choice fits the noise.
     believed = torch.where(linear < 0, (linear + NOISE * noise).clamp_max(0), linear)
     return Damage(believed.numpy(), (curvature / rows).numpy())
 
 
 def expand(
-    task: Task,
-    tables: tuple[Table, ...],
-    items: tuple[Item, ...],
-    current: tuple[Choice, nn.Module, Recalibration] | None,
-) -> tuple[Damage, ...]:
-    """Return the predicted damage of every option, alone and with every other, around the current choice.
+    task: Task, tables: tuple[Table, ...], items: tuple[Item, ...], anchors: tuple[Anchor, ...]
+) -> tuple[tuple[Damage, ...], ...]:
+    """Return the predicted damage of every option, alone and with every other.
 
     Args:
         task: the original model and the validation data.
         items: the bands and their options.
-        current: the choice in force, its model and its recalibration; None expands around the original, with the
-            options' shifts measured from the original rows.
+        anchors: the original and, once a choice was tried, that choice. Gradients are averaged over them, and each
+            gives a prediction of its own: the parabola of the loss is laid at its outputs.
 
     Returns:
-        First that of all rows, then that of the rows outside each fold.
+        For each anchor: the damage by all rows, then by the rows outside each fold.
     """
     menu = menu_of(items)
-    sums = [_Sums(int(menu.starts[-1])) for _ in range(FOLDS)]
-    recalibration = current[2] if current else Recalibration(probability=task.output == "probability")
+    sums = [[_Sums(int(menu.starts[-1])) for _ in range(FOLDS)] for _ in anchors]
     with evaluating(task.model):
         for number, (inputs, target, folds) in enumerate(chunks(task)):
-            feeling = _feel(task, task.model, tables, inputs, target, number)
-            if current is not None:
-                feeling = _middle(feeling, _feel(task, current[1].eval(), tables, inputs, target, number))
+            feelings = [_feel(task, anchor.model.eval(), tables, inputs, target, number) for anchor in anchors]
             shifts = [
-                _shifts(items, menu, tables, feeling, pulls, current and current[0], len(target))
-                for pulls in feeling.pulls
+                _shifts(items, menu, tables, feelings[0].touches, pulls, len(target)) for pulls in _mean_pulls(feelings)
             ]
-            for fold, part in enumerate(sums):
-                here = torch.nonzero(folds == fold).squeeze(1)
-                if len(shifts) == 2:
-                    part.add_columns(shifts[0][:, here], shifts[1][:, here])
-                    continue
-                outputs = feeling.outputs[here]
-                free = recalibration.directions(outputs) if recalibrates(task) else None
-                part.add(shifts[0][:, here], *slopes(task, recalibration, outputs, target[here]), free)
-    others = [[part for number, part in enumerate(sums) if number != fold] for fold in range(FOLDS)]
-    return _damage(sums), *(_damage(parts) for parts in others)
+            for anchor, feeling, parts in zip(anchors, feelings, sums, strict=True):
+                moved = torch.zeros(len(target))
+                if anchor.choice is not None:
+                    moved = shifts[0][menu.picks(anchor.choice)].sum(0)
+                for fold, part in enumerate(parts):
+                    here = torch.nonzero(folds == fold).squeeze(1)
+                    if len(shifts) == 2:
+                        part.add_columns(shifts[0][:, here], shifts[1][:, here])
+                        continue
+                    outputs = feeling.outputs[here]
+                    free = anchor.recalibration.direction(outputs) if recalibrates(task) else None
+                    slope, curvature = slopes(task, anchor.recalibration, outputs, target[here])
+                    # Shifts are from the original rows, so a slope at another choice is taken back there.
+                    part.add(shifts[0][:, here], slope - curvature * moved[here], curvature, free)
+    return tuple(
+        (_damage(parts), *(_damage([*parts[:fold], *parts[fold + 1 :]]) for fold in range(FOLDS))) for parts in sums
+    )
+
+
+def _mean_pulls(feelings: list[Feeling]) -> list[list[Tensor]]:
+    """Return, for each probe, the gradients at each lookup, averaged over the anchors."""
+    return [
+        [torch.stack(same).mean(0) for same in zip(*probe, strict=True)]
+        for probe in zip(*(feeling.pulls for feeling in feelings), strict=True)
+    ]
 
 
 def _feel(
@@ -160,29 +181,19 @@ def _feel(
     return feel_outputs(model, tables, inputs, len(target))
 
 
-def _middle(first: Feeling, second: Feeling) -> Feeling:
-    """Return the mean of two models' gradients, beside the outputs of the second."""
-    pulls = tuple(
-        [(one + other) / 2 for one, other in zip(ones, others, strict=True)]
-        for ones, others in zip(first.pulls, second.pulls, strict=True)
-    )
-    return Feeling(second.outputs, first.touches, pulls)
-
-
 def _shifts(
     items: tuple[Item, ...],
     menu: Menu,
     tables: tuple[Table, ...],
-    feeling: Feeling,
+    touches: list[Touch],
     pulls: list[Tensor],
-    current: Choice | None,
     rows: int,
 ) -> Tensor:
-    """Return how much each option moves each row's output, (options, rows) float32."""
+    """Return how much each option moves each row's output from where the original rows have it, (options, rows)."""
     weights = {table.name: table.weight for table in tables}
     shifts = torch.zeros(int(menu.starts[-1]), rows)
     for number, item in enumerate(items):
-        for touch, pull in zip(feeling.touches, pulls, strict=True):
+        for touch, pull in zip(touches, pulls, strict=True):
             if touch.table != item.table:
                 continue
             inside = torch.nonzero((touch.ids >= item.start) & (touch.ids < item.stop)).squeeze(1)
@@ -190,11 +201,7 @@ def _shifts(
                 continue
             places, felt = touch.ids[inside] - item.start, pull[inside]
             samples = touch.samples(rows)[inside]
-            if current is None:
-                now = weights[item.table][touch.ids[inside]].float()
-            else:
-                now = item.options[current[number]].decode(places)
-            base = (now * felt).sum(1)
+            base = (weights[item.table][touch.ids[inside]].float() * felt).sum(1)
             for option, band in enumerate(item.options):
                 moved = (band.decode(places) * felt).sum(1) - base
                 shifts[menu.starts[number] + option].index_add_(0, samples, moved)

@@ -15,7 +15,7 @@ from flyweight.tables.exact import works_coded
 from flyweight.tables.menu import encode_menu, menu
 from flyweight.tables.recalibration import fold
 from flyweight.tables.replace import with_tables
-from flyweight.tables.search import MOST_TRIALS, Search
+from flyweight.tables.search import MOST_BUDGETS, Search
 from flyweight.tables.sensitivity import validation_folds
 from flyweight.tables.sites import STEP, Table, find_tables
 from flyweight.tables.trial import Bench, Trial
@@ -94,7 +94,7 @@ def encode_tables(task: Task, settings: EncodeTables) -> Change:
         before = task.scores("validation")
     trial, search, interrupted = None, None, False
     total = sum(table.bytes for table in tables)
-    for fine in (False,):
+    for fine in (False, True):
         items = _encode(tables, weights, fine=fine, seed=settings.seed)
         largest = sum(max(band.bytes for band in item.options) for item in items)
         budget = _budget(settings, tables, total)
@@ -172,7 +172,7 @@ def _search(bench: Bench, settings: EncodeTables, budget: float | None) -> tuple
     search: Search | None = None
     words = "Allocating bits and checking on validation data"
     try:
-        with stage(words, total=MOST_TRIALS) as work:
+        with stage(words, total=MOST_BUDGETS) as work:
             search = Search(bench, work.advance)
             if budget is None:
                 assert settings.max_drop is not None

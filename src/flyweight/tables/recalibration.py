@@ -44,13 +44,13 @@ class Recalibration:
             return self.scale * outputs + self.bias
         return torch.sigmoid(self.scale * torch.logit(outputs, eps=1e-7) + self.bias)
 
-    def directions(self, outputs: Tensor) -> Tensor:
-        """Return how outputs move with scale and bias, (2, rows) float64: moves that recalibration undoes for free."""
+    def direction(self, outputs: Tensor) -> Tensor:
+        """Return how outputs move with the bias, (rows,) float64: a move that recalibration undoes for free.
+
+        A move along the scale is no such thing: undoing it would scale up whatever else has changed.
+        """
         values = outputs.double()
-        if not self.probability:
-            return torch.stack([values, torch.ones_like(values)])
-        spread = values * (1 - values)
-        return torch.stack([torch.logit(values, eps=1e-7) * spread, spread])
+        return values * (1 - values) if self.probability else torch.ones_like(values)
 
 
 class Recalibrated(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flyweight.tables.allocation import Choice, Damage, Menu, allocate
-from flyweight.tables.damage import expand, menu_of
+from flyweight.tables.damage import Anchor, expand, menu_of
 from flyweight.tables.trial import Bench, Trial
 
 #: Times the damage is expanded anew around a tried choice for one byte budget.
@@ -17,7 +17,7 @@ ROUNDS = 2
 FIRST_RATIO = 256
 LADDER = 1.5
 PRECISION = 1.06
-MOST_TRIALS = 12
+MOST_BUDGETS = 10
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Search:
         self.menu: Menu = menu_of(self.bench.items)
         self.start: Choice = self.menu.extreme(largest=True)
         self.overhead = 0.0
-        self.damages: tuple[Damage, ...] = expand(self.bench.task, self.bench.tables, self.bench.items, None)
+        self.damages = self._expand()
 
     def smallest_bytes(self) -> int:
         """Return the bytes of the smallest choice there is."""
@@ -54,7 +54,7 @@ class Search:
             if best is None or trial.loss < best.loss:
                 best = trial
             if turn < rounds:
-                self._expand_around(trial)
+                self.damages = self._expand(trial)
         assert best is not None
         return best
 
@@ -67,11 +67,11 @@ class Search:
         budget = min(max(self.bench.bytes_before / FIRST_RATIO, floor), ceiling)
         best: Trial | None = None
         failed = 0.0
-        for _ in range(MOST_TRIALS):
+        for _ in range(MOST_BUDGETS):
             trial = self._try(budget)
+            self.damages = self._expand(trial)
             if trial.within(max_drop, self.bench.test_size) and (best is None or trial.table_bytes < best.table_bytes):
                 best = trial
-                self._expand_around(trial)
             else:
                 failed = max(failed, budget)
             if best is None:
@@ -85,20 +85,34 @@ class Search:
         return best
 
     def _try(self, budget: float) -> Trial:
-        """Allocate a budget and try the choice; when what a table needs to be read takes it over, allocate less."""
+        """Allocate a budget by each prediction there is, and return the trial that turned out best.
+
+        The prediction laid at the original is safe far from it; the one laid at the last choice is finer near to it.
+        """
+        tried: list[Trial] = []
+        for damages in self.damages:
+            choice, folded = self._allocate(budget, damages)
+            if any((choice == other.choice).all() for other in tried):
+                continue
+            tried.append(self.bench.run(choice, folded))
+            self.trials.append(tried[-1])
+        self.tick()
+        return min(tried, key=lambda trial: trial.loss)
+
+    def _allocate(self, budget: float, damages: tuple[Damage, ...]) -> tuple[Choice, tuple[Choice, ...]]:
+        """Allocate a budget on all rows and without each fold; what a table needs to be read counts too."""
         floor = self.menu.size(self.menu.extreme(largest=False))
         for _ in range(3):
             room = max(budget - self.overhead, floor)
-            choice, *folded = (allocate(self.menu, damage, room, self.start) for damage in self.damages)
+            choice, *folded = (allocate(self.menu, damage, room, self.start) for damage in damages)
             size = sum(table.bytes() for table in self.bench.tables_of(choice).values())
             self.overhead = size - self.menu.size(choice)
             if size <= budget or room == floor:
                 break
-        trial = self.bench.run(choice, tuple(folded))
-        self.trials.append(trial)
-        self.tick()
-        return trial
+        return choice, tuple(folded)
 
-    def _expand_around(self, trial: Trial) -> None:
+    def _expand(self, *tried: Trial) -> tuple[tuple[Damage, ...], ...]:
         bench = self.bench
-        self.damages = expand(bench.task, bench.tables, bench.items, (trial.choice, trial.model, trial.recalibration))
+        anchors = [Anchor(bench.task.model, bench.fit(bench.before.outputs))]
+        anchors += [Anchor(trial.model, trial.calibration, trial.choice) for trial in tried]
+        return expand(bench.task, bench.tables, bench.items, tuple(anchors))

@@ -103,20 +103,30 @@ def feel_loss(
 
 
 def slopes(task: Task, recalibration: Recalibration, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and second derivative of each row's loss by its single output, both (rows,) float64.
+    """Return the slope and the curvature of each row's loss by its single output, both (rows,) float64.
 
-    The loss is that of the recalibrated output. The second is held positive, as the Gauss-Newton form needs.
+    The loss is that of the recalibrated output. The curvature is not the second derivative, which is blind to large
+    moves (a confident logit has next to none), but that of the parabola with the same value and slope whose value is
+    also right where the model says the same to everyone: the mean output. For a squared error the two are one.
     """
     with torch.enable_grad():
         leaf = outputs.detach().double().requires_grad_(True)
-        loss = task.row_loss(recalibration.apply(leaf), target)
-        total = loss.sum() if loss.ndim else loss * len(target)
-        (first,) = torch.autograd.grad(total, leaf, create_graph=True)
-        if not first.requires_grad:
-            return first.detach(), torch.zeros_like(first)
-        (second,) = torch.autograd.grad(first.sum(), leaf, allow_unused=True)
-    curved = torch.zeros_like(first) if second is None else second
-    return first.detach(), curved.detach().clamp_min(0)
+        loss = row_losses(task, recalibration.apply(leaf), target)
+        (slope,) = torch.autograd.grad(loss.sum(), leaf)
+    with torch.no_grad():
+        way = leaf.mean() - leaf
+        flat = row_losses(task, recalibration.apply(leaf.mean().expand_as(leaf)), target)
+        rise = (flat - loss - slope * way).clamp_min(0)
+        curvature = 2 * rise / way.square().clamp_min(1e-6 * float(way.square().mean()) + 1e-12)
+    return slope.detach(), curvature.detach()
+
+
+def row_losses(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of each row; a loss of the user's own that is one number is spread evenly."""
+    loss = task.row_loss(outputs, target)
+    if loss.ndim == 0:
+        return loss.expand(len(target))
+    return loss if loss.ndim == 1 else loss.flatten(1).mean(1)
 
 
 def _pull(field: Tensor, touches: list[Touch], *, keep: bool = False) -> list[Tensor]:

@@ -14,8 +14,9 @@ from flyweight.quality.intervals import paired_drop
 from flyweight.tables.allocation import Choice
 from flyweight.tables.coding import CodedBand
 from flyweight.tables.damage import Item
-from flyweight.tables.recalibration import Recalibration, fit_like, recalibrates
+from flyweight.tables.recalibration import Recalibration, fit, fit_like, recalibrates
 from flyweight.tables.replace import AnyTable, build_table, with_tables
+from flyweight.tables.sensitivity import row_losses
 from flyweight.tables.sites import Table
 from flyweight.task.change import Point
 from flyweight.task.estimate import Estimate
@@ -40,7 +41,8 @@ class Trial:
         table_bytes: bytes of all tables, what is not coded included.
         drop: paired drop of the task's metric on rows that the choice did not see (see `Bench.run`).
         guard: the same for the logloss, or None where the outputs are no probabilities.
-        loss: mean loss on rows the choice did not see.
+        loss: mean loss on rows the choice did not see, calibrated to the labels.
+        calibration: the recalibration to the labels, which predictions start from; `recalibration` is handed on.
     """
 
     choice: Choice
@@ -51,6 +53,7 @@ class Trial:
     drop: Estimate
     guard: Estimate | None
     loss: float
+    calibration: Recalibration
 
     def within(self, max_drop: float, test_size: float) -> bool:
         """Return whether a certificate on the test split will probably find every drop inside a margin.
@@ -126,12 +129,13 @@ class Bench:
         coded = self.tables_of(choice)
         model = with_tables(self.task.model, self.tables, coded, share=True)
         after, recalibration = self._scored(model, np.ones(len(self.folds), dtype=bool))
-        outputs = recalibration.apply(torch.from_numpy(after.outputs)).numpy()
+        outputs, losses = np.empty_like(after.outputs), []
         for fold, other in enumerate(folded):
             rows = self.folds == fold
             without = with_tables(self.task.model, self.tables, self.tables_of(other), share=True)
             scores, fitted = self._scored(without, ~rows)
             outputs[rows] = fitted.apply(torch.from_numpy(scores.outputs[rows])).numpy()
+            losses.append(self._losses(scores, fit_on=~rows)[rows])
         return Trial(
             choice=choice,
             model=model,
@@ -140,8 +144,13 @@ class Bench:
             table_bytes=sum(table.bytes() for table in coded.values()),
             drop=self._drop(self.task.spec, outputs),
             guard=self._drop(LOGLOSS, outputs) if recalibrates(self.task) else None,
-            loss=self._loss(outputs, after),
+            loss=float(np.concatenate(losses).mean()),
+            calibration=self.fit(after.outputs),
         )
+
+    def fit(self, outputs: NDArray[np.float64]) -> Recalibration:
+        """Return the recalibration of outputs to the validation labels."""
+        return fit(self.task, outputs, self.before.targets)
 
     def _scored(self, model: nn.Module, fit_on: NDArray[np.bool_]) -> tuple[Scores, Recalibration]:
         """Run a model over validation and fit its recalibration on some of the rows."""
@@ -162,5 +171,9 @@ class Bench:
             resamples=RESAMPLES,
         )
 
-    def _loss(self, outputs: NDArray[np.float64], scores: Scores) -> float:
-        return float(self.task.row_loss(torch.from_numpy(outputs), torch.from_numpy(scores.targets)).mean())
+    def _losses(self, scores: Scores, fit_on: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the loss of each row, after a recalibration to the labels of some of them."""
+        fitted = fit(self.task, scores.outputs[fit_on], scores.targets[fit_on])
+        calibrated = fitted.apply(torch.from_numpy(scores.outputs))
+        losses = row_losses(self.task, calibrated, torch.from_numpy(scores.targets))
+        return np.asarray(losses.numpy(), dtype=np.float64)
