@@ -35,6 +35,8 @@ $(VENV)/.bench: $(STAMP)
 	@touch $@
 
 bench: $(VENV)/.bench
+	@$(BIN)/python benchmarks/demo.py
+	@$(BIN)/python benchmarks/references.py
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/lookup.py
 	@$(BIN)/python benchmarks/tables.py
