@@ -1,6 +1,7 @@
 """Stand-ins for nn.Embedding and nn.EmbeddingBag over a coded table."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flyweight.tables.coded_table import CodedTable
@@ -87,10 +88,14 @@ class CodedEmbeddingBag(nn.Module):
 
     def _by_offsets(self, ids: Tensor, rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Sum rows bag by bag; the bag of a place is the last one that starts at or before it."""
-        starts = offsets[:-1] if self.include_last_offset else offsets
-        bags = starts.shape[0]
+        starts = (offsets[:-1] if self.include_last_offset else offsets).to(torch.int64)
+        counted = self._counted(ids).to(rows.dtype)
         place = torch.arange(ids.shape[0], device=ids.device)
-        bag = (place.unsqueeze(1) >= starts.unsqueeze(0)).to(torch.int64).sum(1) - 1  # (t,); empty bags get nothing
-        total = rows.new_zeros(bags, self.table.dim).index_add(0, bag, rows)
-        members = ids.new_zeros(bags).index_add(0, bag, self._counted(ids))
-        return total, members
+        if torch.compiler.is_exporting():
+            # A product with the bags' members: engines have no safe way to write to places that depend on values.
+            begun = (starts.unsqueeze(1) <= place).to(rows.dtype)  # (bags, t)
+            member = begun - F.pad(begun, (0, 0, 0, 1))[1:]  # less where the next bag has begun
+            return member @ rows, (member @ counted.unsqueeze(1)).squeeze(1)
+        bag = torch.searchsorted(starts, place, right=True) - 1  # (t,); empty bags get nothing
+        total = rows.new_zeros(len(starts), self.table.dim).index_add(0, bag, rows)
+        return total, rows.new_zeros(len(starts)).index_add(0, bag, counted)

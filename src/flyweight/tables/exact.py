@@ -30,9 +30,7 @@ def works_coded(model: nn.Module, table: Table, inputs: dict[str, Tensor]) -> Sk
         return Skipped(table.name, "the model never looked it up in the first validation batch", STEP)
     if not torch.allclose(expected, seen, rtol=1e-4, atol=1e-5):
         return Skipped(table.name, "the model gives other outputs when its rows are looked up", STEP)
-    try:
-        for touch in watch.touches:
-            touch.samples(len(expected))
-    except ValueError as error:
-        return Skipped(table.name, f"its lookups cannot be told apart by row: {error}", STEP)
+    with torch.enable_grad(), watching(model, (table,), gradients=True):
+        if not model(**inputs).requires_grad:
+            return Skipped(table.name, "no gradient comes through the model; does it run under torch.no_grad()?", STEP)
     return None

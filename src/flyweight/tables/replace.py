@@ -1,10 +1,12 @@
 """A copy of a model in which tables are replaced; the user's model is never written to, its tables never copied."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from flyweight.errors import InputError
 from flyweight.tables.coded_embedding import CodedEmbedding, CodedEmbeddingBag
 from flyweight.tables.coded_table import CodedTable
 from flyweight.tables.coding import CodedBand
@@ -31,11 +33,14 @@ def with_tables(
         tables: the tables of the model; those without an entry in `coded` are shared with it, not copied.
         coded: new tables by name.
         share: whether the other weights may be shared with the model too, for a copy that is only evaluated.
+
+    Raises:
+        InputError: the model holds something that cannot be copied.
     """
     kept = [*model.parameters(), *model.buffers()] if share else []
     replaced = [model.get_submodule(path) for table in tables for path in table.modules]
     kept += [parameter for module in replaced for parameter in module.parameters()]
-    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
+    copied = _copied(model, kept)
     stand_ins: dict[int, nn.Module] = {}  # a module under two paths stays one module
     for table in tables:
         if table.name not in coded:
@@ -49,6 +54,33 @@ def with_tables(
             copied.set_submodule(path, stand_in)
             stand_ins[id(stand_in)] = stand_in
     return copied
+
+
+def _copied(model: nn.Module, kept: list[Tensor]) -> nn.Module:
+    """Copy a model but for some tensors; outputs of earlier calls that it has kept are cut off their graphs."""
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in kept}
+    for module in model.modules():
+        memo |= {id(tensor): tensor.detach() for tensor in _computed(vars(module))}
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"The model cannot be copied ({error}); the copy is what tables are replaced in. "
+            "Keep files, locks and generators out of the module's attributes."
+        ) from error
+
+
+def _computed(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a module's attributes that were computed with gradients, which Python cannot copy."""
+    if isinstance(value, Tensor) and not value.is_leaf:
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _computed(entry)
+    elif isinstance(value, dict):
+        for name, entry in value.items():
+            if name not in ("_modules", "_parameters"):
+                yield from _computed(entry)
 
 
 def _stand_in(module: nn.Module, table: AnyTable) -> nn.Module:

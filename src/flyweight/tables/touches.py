@@ -30,15 +30,18 @@ class Touch:
     output: Tensor
 
     def samples(self, rows: int) -> Tensor:
-        """Return the batch row each id belongs to, (t,).
+        """Return the batch row each id counts for, (t,).
 
-        Raises:
-            ValueError: the output cannot be split evenly over the batch's rows.
+        The axis of the output that is as long as the batch tells them apart; where there is none, lookups are shared
+        evenly out over the rows in order, which for whole vectors a row (a flattened history) is exact.
         """
+        shape = self.output.shape[:-1]
         vectors = self.output.numel() // self.output.shape[-1]
-        if vectors % rows:
-            raise ValueError(f"{vectors} looked-up vectors do not divide over {rows} rows")
-        return self.place // (vectors // rows)
+        if rows in shape:
+            axis = shape.index(rows)
+            inner = shape[axis + 1 :].numel()
+            return self.place // inner % rows
+        return self.place * rows // max(vectors, 1)
 
     def pull(self, gradient: Tensor | None) -> Tensor:
         """Return the gradient at each looked-up row, (t, dim), from the gradient at the module's output."""

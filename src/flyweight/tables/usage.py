@@ -22,7 +22,13 @@ def count_lookups(task: Task, tables: tuple[Table, ...]) -> dict[str, Tensor]:
     """
     counts = {table.name: torch.zeros(table.rows) for table in tables}
     inputs, _, _ = next(task.batches("train"))
-    sources = _sources(task.model, tables, inputs)
+    sizes = {name: field.rows or 0 for name, field in task.inputs.items()}
+    # An input with ids that the table lacks is changed on its way (hashed, clamped), though not in this batch perhaps.
+    sources = {
+        name: fields
+        for name, fields in _sources(task.model, tables, inputs).items()
+        if all(0 < sizes[field] <= len(counts[name]) for field in fields)
+    }
     indirect = tuple(table for table in tables if table.name not in sources)
     seen = 0
     with evaluating(task.model), torch.no_grad():
