@@ -9,8 +9,9 @@ product of what a node reads bounds what it writes, but for the operators that a
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto, TensorProto
+from onnx import GraphProto, NodeProto
 
+from flyweight.bundle.operands import check_operands
 from flyweight.bundle.operators import AMPLIFIERS
 from flyweight.bundle.shapes import Value, given_values, made_values
 from flyweight.bundle.work import multiplications
@@ -21,16 +22,6 @@ MAX_ELEMENTS = 2**27
 MAX_ALL_ELEMENTS = 2**31
 #: Multiplications for each row of the batch: about a minute on one core.
 MAX_WORK = 2**42
-_INTEGERS = {
-    TensorProto.INT8,
-    TensorProto.INT16,
-    TensorProto.INT32,
-    TensorProto.INT64,
-    TensorProto.UINT8,
-    TensorProto.UINT16,
-    TensorProto.UINT32,
-    TensorProto.UINT64,
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ def _sizes(graph: GraphProto, opset: int, batch: int, where: str) -> dict[str, i
     in_all = work = 0
     for node in graph.node:
         read = [values[name] for name in node.input if name]
-        _check_divisor(node, read, where)
+        check_operands(node, [values[name] if name else None for name in node.input], where)
         made = made_values(node, values, opset, where)
         _check_made(node, made, where)
         values.update(made)
@@ -94,18 +85,3 @@ def _check_made(node: NodeProto, made: Mapping[str, Value], where: str) -> None:
                 f"{where}: {node.op_type} {node.name[:80]!r} makes a value of shape {value.shape} without elements, on "
                 "which engines have crashed. Take that part out of the model."
             )
-
-
-def _check_divisor(node: NodeProto, read: list[Value], where: str) -> None:
-    """Refuse whole-number division by what may be 0 or -1: both can stop the process with a signal."""
-    if node.op_type not in ("Div", "Mod") or len(read) < 2:
-        return
-    kind = read[0].type
-    if kind is not None and kind.tensor_type.elem_type not in _INTEGERS:
-        return
-    divisor = read[1].small
-    if divisor is None or not divisor.all() or (divisor == -1).any():
-        raise BundleError(
-            f"{where}: {node.op_type} {node.name[:80]!r} divides whole numbers by what is 0, -1 or no small constant. "
-            "Divide by a constant in the model."
-        )

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-#: Constants above this many elements are not worked out: no shape has as many.
-SMALL = 1024
+#: Constants above this many elements are not worked out: no shape has as many, and few lists of places.
+SMALL = 4096
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
 _CASTS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL}
