@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from flyweight.tables.allocation import Choice, Damage, Menu
 from flyweight.tables.coding import CodedBand
 from flyweight.tables.recalibration import Recalibration, recalibrates
-from flyweight.tables.sensitivity import FOLDS, Feeling, chunks, feel_loss, feel_outputs, slopes
+from flyweight.tables.sensitivity import FOLDS, Feeling, chunks, feel, slopes
 from flyweight.tables.sites import Table
 from flyweight.tables.touches import Touch
 from flyweight.task.scores import evaluating
@@ -68,7 +68,7 @@ def fisher_information(task: Task, tables: tuple[Table, ...]) -> dict[str, tuple
     nothing = Recalibration(probability=task.output == "probability")
     with evaluating(task.model):
         for number, (inputs, target, _) in enumerate(chunks(task)):
-            feeling = _feel(task, task.model, tables, inputs, target, number)
+            feeling = feel(task, task.model, tables, inputs, target, number)
             strength = torch.ones(len(target))
             if len(feeling.pulls) == 1:
                 strength = slopes(task, nothing, feeling.outputs, target)[1].float()
@@ -142,7 +142,7 @@ def expand(
     sums = [[_Sums(int(menu.starts[-1])) for _ in range(FOLDS)] for _ in anchors]
     with evaluating(task.model):
         for number, (inputs, target, folds) in enumerate(chunks(task)):
-            feelings = [_feel(task, anchor.model.eval(), tables, inputs, target, number) for anchor in anchors]
+            feelings = [feel(task, anchor.model.eval(), tables, inputs, target, number) for anchor in anchors]
             shifts = [
                 _shifts(items, menu, tables, feelings[0].touches, pulls, len(target)) for pulls in _mean_pulls(feelings)
             ]
@@ -171,14 +171,6 @@ def _mean_pulls(feelings: list[Feeling]) -> list[list[Tensor]]:
         [torch.stack(same).mean(0) for same in zip(*probe, strict=True)]
         for probe in zip(*(feeling.pulls for feeling in feelings), strict=True)
     ]
-
-
-def _feel(
-    task: Task, model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor], target: Tensor, seed: int
-) -> Feeling:
-    if task.output == "columns":
-        return feel_loss(task, model, tables, inputs, target, seed)
-    return feel_outputs(model, tables, inputs, len(target))
 
 
 def _shifts(

@@ -74,11 +74,14 @@ def recalibrates(task: Task) -> bool:
 def fit(task: Task, outputs: NDArray[np.float64], targets: NDArray[np.float64]) -> Recalibration:
     """Return the recalibration of least logloss on these outputs and 0/1 targets.
 
-    Falls back to no change when the scale would not be positive, which would turn the ranking round.
+    Falls back to no change when the scale would not be positive, which would turn the ranking round, and when all
+    targets are one class, which no finite bias fits.
     """
     probability = task.output == "probability"
     if not recalibrates(task):
         return Recalibration()
+    if len(np.unique(targets)) < 2:
+        return Recalibration(probability=probability)
     scale, bias = _newton(_logits(outputs, probability=probability), targets)
     if not np.isfinite(scale) or not np.isfinite(bias) or scale <= 0:
         return Recalibration(probability=probability)

@@ -18,6 +18,8 @@ FIRST_RATIO = 256
 LADDER = 1.5
 PRECISION = 1.06
 MOST_BUDGETS = 10
+#: Times a choice is made anew because what its tables need to be read did not fit beside it.
+MOST_REALLOCATIONS = 5
 
 
 @dataclass
@@ -102,13 +104,15 @@ class Search:
     def _allocate(self, budget: float, damages: tuple[Damage, ...]) -> tuple[Choice, tuple[Choice, ...]]:
         """Allocate a budget on all rows and without each fold; what a table needs to be read counts too."""
         floor = self.menu.size(self.menu.extreme(largest=False))
-        for _ in range(3):
+        for _ in range(MOST_REALLOCATIONS):
             room = max(budget - self.overhead, floor)
             choice, *folded = (allocate(self.menu, damage, room, self.start) for damage in damages)
             size = sum(table.bytes() for table in self.bench.tables_of(choice).values())
             self.overhead = size - self.menu.size(choice)
             if size <= budget or room == floor:
                 break
+        else:
+            choice = self.menu.extreme(largest=False)
         return choice, tuple(folded)
 
     def _expand(self, *tried: Trial) -> tuple[tuple[Damage, ...], ...]:

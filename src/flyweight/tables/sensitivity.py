@@ -1,5 +1,6 @@
 """How the outputs and the loss feel the rows that were looked up: one backward pass a chunk of validation rows."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,40 +67,51 @@ def chunks(task: Task, limit: int = EXPANSION_ROWS) -> Iterator[Chunk]:
 def validation_folds(task: Task) -> Tensor:
     """Return which of FOLDS parts each validation row is in, (rows,); rows of one group stay together."""
     rows = [(len(target), group) for _, target, group in task.batches("validation")]
+    total = sum(many for many, _ in rows)
+    # Runs of rows, not every other row: neighbours in the data are often alike.
+    runs = torch.arange(total) // max(1, min(64, total // (4 * FOLDS))) % FOLDS
     if rows[0][1] is None:
-        # Runs of rows, not every other row: neighbours in the data are often alike.
-        return torch.arange(sum(many for many, _ in rows)) // 64 % FOLDS
+        return runs
     groups = torch.cat([group for _, group in rows if group is not None])
-    _, place = torch.unique(groups, return_inverse=True)
+    kinds, place = torch.unique(groups, return_inverse=True)
     # A fixed mix of the group's number, so that neighbouring groups (weeks, stores) fall into both parts.
     mixed: Tensor = (place * 2_654_435_761 % 4_294_967_296 >> 16) % FOLDS
+    if len(torch.unique(mixed)) < FOLDS:  # few groups may all fall into one part
+        return runs if len(kinds) < FOLDS else place % FOLDS
     return mixed
 
 
-def feel_outputs(model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor], rows: int) -> Feeling:
-    """Return the gradient of each row's single output, in one probe."""
-    with torch.enable_grad(), watching(model, tables, gradients=True) as watch:
-        outputs = call_model(model, inputs, rows)
-        return Feeling(outputs.detach(), watch.touches, (_pull(outputs.sum(), watch.touches),))
-
-
-def feel_loss(
+def feel(
     task: Task, model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor], target: Tensor, seed: int
 ) -> Feeling:
-    """Return, for outputs of several columns, the gradients of the loss and of a sampled log-likelihood.
+    """Return the gradient of each row's output, in one probe, or for outputs of several columns two probes.
 
-    The second is for curvature: with labels drawn from the model itself, the mean outer product of its gradients is the
-    Fisher information (Martens 2014, eq. 3), which needs no second derivatives.
+    These are the gradients of the loss and of a sampled log-likelihood. The second is for curvature: with labels drawn
+    from the model itself, the mean outer product of its gradients is the Fisher information (Martens 2014, eq. 3),
+    which needs no second derivatives.
     """
     with torch.enable_grad(), watching(model, tables, gradients=True) as watch:
         outputs = call_model(model, inputs, len(target))
-        logs = torch.log_softmax(outputs, -1)
-        drawn = torch.multinomial(logs.detach().exp(), 1, generator=torch.Generator().manual_seed(seed))
-        sampled = logs.gather(1, drawn).sum()
+        if outputs.ndim == 1:
+            return Feeling(outputs.detach(), watch.touches, (_pull(outputs.sum(), watch.touches),))
         loss = task.row_loss(outputs, target)
         loss = loss.sum() if loss.ndim else loss * len(target)
+        sampled = _sampled(outputs, torch.Generator().manual_seed(seed), classes=task.output == "columns")
         pulls = _pull(loss, watch.touches, keep=True), _pull(sampled, watch.touches)
         return Feeling(outputs.detach(), watch.touches, pulls)
+
+
+def _sampled(outputs: Tensor, generator: torch.Generator, *, classes: bool) -> Tensor:
+    """Return a log-likelihood, summed over rows, of labels drawn from outputs (rows, ...).
+
+    For numbers it is the normal one, scaled to the curvature of the mean squared error: its gradient by an output is
+    a random sign times the root of 2 / columns.
+    """
+    if classes:
+        logs = torch.log_softmax(outputs, -1)
+        return logs.gather(1, torch.multinomial(logs.detach().exp(), 1, generator=generator)).sum()
+    signs = 2.0 * torch.randint(2, outputs.shape, generator=generator) - 1
+    return (outputs * signs * math.sqrt(2 / outputs[0].numel())).sum()
 
 
 def slopes(task: Task, recalibration: Recalibration, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
