@@ -19,6 +19,8 @@ from flyweight.planning.requests import as_arrays
 from flyweight.task.scores import evaluating
 
 SECONDS = 8.0
+
+
 @dataclass(frozen=True, eq=False)
 class Race:
     """Every engine that is right, running both models, and the original in eager PyTorch: all timed in turns.

@@ -15,9 +15,12 @@ from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import compare
 from flyweight.planning.clock import SECONDS, race, resident_growth
-from flyweight.planning.evidence import Findings, contents_of, report_of
+from flyweight.planning.evidence import contents_of
+from flyweight.planning.findings import Findings
+from flyweight.planning.report_data import report_of
 from flyweight.planning.requests import sample_requests, timed_request
 from flyweight.planning.result import Result, make_result
+from flyweight.planning.widen import widen_weights
 from flyweight.tables.encode_tables import EncodeTables
 from flyweight.tables.sizes import table_bytes
 from flyweight.task.change import Change
@@ -47,6 +50,7 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
     Interrupted (Ctrl-C) while tables are being allocated, it goes on with the best found so far, marked `interrupted`.
     """
     started = time.monotonic()
+    task, widened = widen_weights(task)
     chosen = tuple(steps) if steps is not None else _steps_for(task, budget or DEFAULT_BUDGET)
     limits = budget or (DEFAULT_BUDGET if steps is None else Budget())
     for step in chosen:
@@ -60,6 +64,7 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
     with stage("Exporting the original", seconds=_export_seconds(task.model)):
         before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
     changes, model = _apply(task, chosen)
+    changes = (*widened, *changes)
     with stage("Exporting the compressed model", seconds=_export_seconds(model)):
         after = make_artefact(model, samples, sample_rows, Path(folder.name, "after"))
     findings = _measure(task, before, after, limits, threads)
@@ -67,7 +72,7 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
     return make_result(
         folder,
         data,
-        contents=contents_of(task, findings, changes, limits, time.monotonic() - started),
+        contents=contents_of(task, findings, changes, time.monotonic() - started),
         model=model,
         before=findings.before,
         after=findings.after,

@@ -40,7 +40,7 @@ def with_tables(
     kept = [*model.parameters(), *model.buffers()] if share else []
     replaced = [model.get_submodule(path) for table in tables for path in table.modules]
     kept += [parameter for module in replaced for parameter in module.parameters()]
-    copied = _copied(model, kept)
+    copied = copy_model(model, {id(tensor): tensor for tensor in kept})
     stand_ins: dict[int, nn.Module] = {}  # a module under two paths stays one module
     for table in tables:
         if table.name not in coded:
@@ -56,9 +56,15 @@ def with_tables(
     return copied
 
 
-def _copied(model: nn.Module, kept: list[Tensor]) -> nn.Module:
-    """Copy a model but for some tensors; outputs of earlier calls that it has kept are cut off their graphs."""
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in kept}
+def copy_model(model: nn.Module, instead: Mapping[int, Tensor]) -> nn.Module:
+    """Return a copy of a model in which some tensors, by `id`, are others.
+
+    Outputs of earlier calls that a module has kept are cut off their graphs, without which they cannot be copied.
+
+    Raises:
+        InputError: the model holds something that cannot be copied.
+    """
+    memo: dict[int, Any] = dict(instead)
     for module in model.modules():
         memo |= {id(tensor): tensor.detach() for tensor in _computed(vars(module))}
     try:

@@ -1,0 +1,54 @@
+"""Weights of 16 bits widened to 32: few operators of the CPU engines take halves, and none gives PyTorch's scores."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.tables.replace import copy_model
+from flyweight.task.change import Change
+from flyweight.task.task import Task
+
+STEP = "widen_weights"
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def widen_weights(task: Task) -> tuple[Task, tuple[Change, ...]]:
+    """Return a task whose weights and inputs of 16 bits are float32, and the change; the same task where none are.
+
+    Raises:
+        InputError: the widened model does not run, because its code asks for halves.
+    """
+    halves = [weight for weight in [*task.model.parameters(), *task.model.buffers()] if weight.dtype in HALVES]
+    if not halves:
+        return task, ()
+    model = copy_model(task.model, {id(weight): _widened(weight) for weight in halves})
+    train, validation, test = _Widened(task.train), _Widened(task.validation), _Widened(task.test)
+    kinds = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in halves}))
+    done = {"what": "weights", "from": kinds, "to": "float32", "weights": sum(weight.numel() for weight in halves)}
+    return replace(task, model=model, train=train, validation=validation, test=test), (Change(STEP, model, done=(done,)),)
+
+
+class _Widened:
+    """A split whose inputs of 16 bits are read as float32; all else about it is the user's own."""
+
+    def __init__(self, data: Iterable[Any]) -> None:
+        self._data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_data"], name)
+
+    def __iter__(self) -> Iterator[Any]:
+        for named, target in self._data:
+            yield {name: _float32(torch.as_tensor(value)) for name, value in named.items()}, target
+
+
+def _widened(weight: Tensor) -> Tensor:
+    wide = weight.detach().float()
+    return nn.Parameter(wide, requires_grad=weight.requires_grad) if isinstance(weight, nn.Parameter) else wide
+
+
+def _float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in HALVES else values
