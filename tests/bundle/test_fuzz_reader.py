@@ -20,7 +20,7 @@ COUNT = 10_000
 WORKERS = 2
 #: A worker holds NumPy, ONNX Runtime and a bundle of 5 KB; what a hostile bundle makes it take more must stay small.
 MAX_PEAK = 600 * 2**20
-MAX_SECONDS = 5.0
+MAX_SECONDS = 5.0  # of processor time, for one bundle
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def fuzz(bundles: Path, count: int, seconds: float, first_seed: int = 0) -> dict
     return total
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(520)
 def test_spoilt_bundles_are_refused_or_sound(bundles: Path) -> None:
-    seen = fuzz(bundles, COUNT, seconds=270)
+    seen = fuzz(bundles, COUNT, seconds=500)
     assert seen["refused"] + seen["read"] >= COUNT
     assert seen["refused spoil_graph"] > 1000  # the checks behind the hashes were reached ...
     assert seen["read spoil_graph"] > 100  # ... and are not so strict that nothing passes
