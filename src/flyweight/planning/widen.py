@@ -28,7 +28,8 @@ def widen_weights(task: Task) -> tuple[Task, tuple[Change, ...]]:
     train, validation, test = _Widened(task.train), _Widened(task.validation), _Widened(task.test)
     kinds = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in halves}))
     done = {"what": "weights", "from": kinds, "to": "float32", "weights": sum(weight.numel() for weight in halves)}
-    return replace(task, model=model, train=train, validation=validation, test=test), (Change(STEP, model, done=(done,)),)
+    wide = replace(task, model=model, train=train, validation=validation, test=test)
+    return wide, (Change(STEP, model, done=(done,)),)
 
 
 class _Widened:
