@@ -64,10 +64,12 @@ def check_node(node: NodeProto, opset: int, where: str) -> None:
 
 
 def _check_promises(node: NodeProto, where: str) -> None:
-    """Check what the shape rules of onnx 1.23 believe unseen: they read past the end or never come back otherwise."""
+    """Check what onnx 1.23 and ONNX Runtime 1.32 believe unseen: they read past the end or never come back otherwise."""
     said = {one.name: one for one in node.attribute}
     if node.op_type == "Split" and "num_outputs" in said and said["num_outputs"].i != len(node.output):
         raise _refusal(node, where, f"has {len(node.output)} outputs and says {said['num_outputs'].i}")
+    if node.op_type == "LayerNormalization" and not node.input[-1]:
+        raise _refusal(node, where, "names no bias where one must stand or the place be left out")
     if node.op_type == "Einsum":
         equation = said["equation"].s.replace(b" ", b"")
         terms = equation.partition(b"->")[0].split(b",")
