@@ -64,7 +64,7 @@ def check_node(node: NodeProto, opset: int, where: str) -> None:
 
 
 def _check_promises(node: NodeProto, where: str) -> None:
-    """Check what onnx 1.23 and ONNX Runtime 1.32 believe unseen: they read past the end or never come back otherwise."""
+    """Check what onnx 1.23 and ONNX Runtime 1.32 believe unseen: they read past the end or never come back."""
     said = {one.name: one for one in node.attribute}
     if node.op_type == "Split" and "num_outputs" in said and said["num_outputs"].i != len(node.output):
         raise _refusal(node, where, f"has {len(node.output)} outputs and says {said['num_outputs'].i}")
