@@ -40,7 +40,6 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/lookup.py
 	@$(BIN)/python benchmarks/tables.py
-	@$(BIN)/python benchmarks/movielens.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -28,8 +28,10 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         return f"drop {one['value']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
 
     def size(key: str) -> tuple[str, str, str]:
-        return bytes_in_words(before[key]), bytes_in_words(after[key]), f"{ratio_in_words(before[key] / after[key])} smaller"
+        smaller = f"{ratio_in_words(before[key] / after[key])} smaller"
+        return bytes_in_words(before[key]), bytes_in_words(after[key]), smaller
 
+    times = milliseconds_in_words(slow), milliseconds_in_words(fast), ratio_in_words(slow / fast)
     quality = [f"{part['quality']['value']:.4f}" for part in (before, after)]
     guards = [f"{part['guards']['logloss']['value']:.4f}" for part in (before, after)]
     return [
@@ -37,7 +39,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ("model on disk", *size("bytes")),
         (f"test AUC, n = {drop['n']:,}", *quality, paired(drop)),
         ("test logloss", *guards, paired(logloss)),
-        ("500 candidates, median, against eager PyTorch", milliseconds_in_words(slow), milliseconds_in_words(fast), ratio_in_words(slow / fast)),
+        ("500 candidates, median, against eager PyTorch", *times),
     ]
 
 
