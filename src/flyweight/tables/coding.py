@@ -39,9 +39,8 @@ class Coding:
             return "float16 rows"
         if self.bits == 0:
             return "one shared vector"
-        code = f"{self.bits}-bit code" + ("s" if self.groups * self.stages > 1 else "")
-        pieces = f" for each of {self.groups} pieces" if self.groups > 1 else ""
-        return f"{self.stages} {code}{pieces}" if self.stages > 1 or pieces else f"one {code}"
+        codes = f"one {self.bits}-bit code" if self.stages == 1 else f"{self.stages} {self.bits}-bit codes"
+        return f"{codes} for each of {self.groups} pieces" if self.groups > 1 else codes
 
 
 @dataclass(frozen=True, eq=False)
