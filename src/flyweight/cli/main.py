@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
     from flyweight.task.task import Task
 
 BUDGET_MISSED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+HELP = """Compress a trained model inside a budget, prove it, and save it ready to serve.
+
+Exit code 0: done. 1: done and saved, budget missed. 2: wrong input. --debug shows tracebacks."""
+#: What the command-line library raises for words it does not know; it shows itself.
+_UsageError: Any = typer.BadParameter.__mro__[2]
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP, pretty_exceptions_enable=False)
 out = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Source = Annotated[str, typer.Argument(help="path/to/file.py:function that returns a Task, or a name: complete-journey")]
+Source = Annotated[str, typer.Argument(help="path/to/file.py:function that returns a Task, or complete-journey")]
 BundlePath = Annotated[Path, typer.Argument(help="a bundle, the folder name.fly")]
-Limit = Annotated[float | None, typer.Option()]
 
 
 @app.command()
@@ -47,7 +52,7 @@ def compress(
     max_latency_ms: Annotated[float | None, typer.Option(help="median of one request of 500 candidates")] = None,
     min_speedup: Annotated[float | None, typer.Option(help="median before / after")] = None,
     report_path: Annotated[Path | None, typer.Option("--report", help="also write the HTML page here")] = None,
-    overwrite: Annotated[bool, typer.Option(help="replace an existing bundle")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
 ) -> None:
     """Compress a task's model inside a budget and save it as a bundle."""
     from flyweight.planning.budget import Budget
@@ -102,7 +107,7 @@ def report(
     try:
         shutil.copyfile(bundle / "report.html", out_path)
     except OSError as error:
-        raise InputError(f"The page cannot be written to {out_path}: {error.strerror}; choose another --out.") from error
+        raise InputError(f"The page cannot be written to {out_path}: {error.strerror}; change --out.") from error
     out.print(f"Wrote {out_path}", markup=False)
 
 
@@ -111,8 +116,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, standalone_mode=True)
-    except KeyboardInterrupt:
+        code = app(args=arguments, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("Interrupted before anything met the target; nothing was saved.")
         sys.exit(INTERRUPTED)
     except (FlyweightError, ImportError) as error:
@@ -120,6 +125,10 @@ def main() -> None:
             raise
         errors.print(f"error: {error}", markup=False)
         sys.exit(WRONG_INPUT)
+    except _UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code or 0)
 
 
 def _task(source: str) -> "Task":
@@ -136,9 +145,9 @@ def _compress(task: "Task", budget: "Budget", bundle: Path, page: Path | None, *
 
     with shown_on(TerminalDisplay(errors)):
         result: Result = run(task, budget)
-    result.save(bundle, overwrite=overwrite)
+    bundle, failed = _save(result, bundle, overwrite=overwrite)
     where = [f"{page or bundle / 'report.html'} (open it in a browser)", f"flyweight inspect {bundle}"]
-    if page is not None:
+    if page is not None and failed is None:
         result.report(page)
     out.print()
     out.print(render_table(replace(result.data, look_next=(*where, f"flyweight verify {bundle}"))))
@@ -146,5 +155,16 @@ def _compress(task: "Task", budget: "Budget", bundle: Path, page: Path | None, *
         out.print(f"Interrupted: the best found until then is saved as {bundle}.", markup=False)
     for sentence in result.missed:
         out.print(f"Budget missed: {sentence}.", markup=False)
+    if failed is not None:
+        raise InputError(f"{failed} Nothing is lost: the bundle is saved as {bundle}.")
     if result.missed or result.interrupted:
         raise typer.Exit(BUDGET_MISSED)
+
+
+def _save(result: "Result", bundle: Path, *, overwrite: bool) -> tuple[Path, FlyweightError | None]:
+    """Save a bundle, in a temporary folder where its own place fails after minutes of work; return where, and why."""
+    try:
+        return result.save(bundle, overwrite=overwrite), None
+    except InputError as error:
+        spare = Path(tempfile.mkdtemp(prefix="flyweight-saved-")) / bundle.name
+        return result.save(spare), error

@@ -2,13 +2,15 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyweight.cli.display import ZooProgress
-from flyweight.errors import InputError
+from flyweight.errors import FlyweightError, InputError
 
 if TYPE_CHECKING:
     from flyweight.task.task import Task
@@ -27,10 +29,26 @@ def load_task(source: str, progress: ZooProgress) -> "Task":
     path, _, name = source.rpartition(":")
     if not path or not name:
         raise InputError(f"Task {source!r} lacks a function; write path/to/file.py:function.")
-    task = _function(Path(path), name)()
+    with _own_errors(Path(path)):
+        task = _function(Path(path), name)()
     if not isinstance(task, Task):
         raise InputError(f"{source} returned {type(task).__name__}; it must return a flyweight.Task.")
     return task
+
+
+@contextmanager
+def _own_errors(path: Path) -> Iterator[None]:
+    """Turn whatever the user's code raises into one line that names its file and line."""
+    try:
+        yield
+    except FlyweightError:
+        raise
+    except Exception as error:  # it is the user's code: anything may come
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines[-1] if lines else None)
+        where = f"{path}, line {line}" if line else str(path)
+        raise InputError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _from_zoo(name: str, progress: ZooProgress) -> "Task":
