@@ -4,6 +4,8 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,9 +119,6 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(args=arguments, standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        errors.print("Interrupted before anything met the target; nothing was saved.")
-        sys.exit(INTERRUPTED)
     except (FlyweightError, ImportError) as error:
         if debug:
             raise
@@ -134,7 +133,8 @@ def main() -> None:
 def _task(source: str) -> "Task":
     from flyweight.cli.task_source import load_task
 
-    return load_task(source, ZooProgress(TerminalDisplay(errors)))
+    with _interruptible():
+        return load_task(source, ZooProgress(TerminalDisplay(errors)))
 
 
 def _compress(task: "Task", budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> None:
@@ -143,7 +143,7 @@ def _compress(task: "Task", budget: "Budget", bundle: Path, page: Path | None, *
     from flyweight.report.terminal import render_table
     from flyweight.task.progress import shown_on
 
-    with shown_on(TerminalDisplay(errors)):
+    with _interruptible(), shown_on(TerminalDisplay(errors)):
         result: Result = run(task, budget)
     bundle, failed = _save(result, bundle, overwrite=overwrite)
     where = [f"{page or bundle / 'report.html'} (open it in a browser)", f"flyweight inspect {bundle}"]
@@ -159,6 +159,16 @@ def _compress(task: "Task", budget: "Budget", bundle: Path, page: Path | None, *
         raise InputError(f"{failed} Nothing is lost: the bundle is saved as {bundle}.")
     if result.missed or result.interrupted:
         raise typer.Exit(BUDGET_MISSED)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say what an interrupt (Ctrl-C) cost, where no step caught it and went on with the best so far."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("Interrupted before anything met the target; nothing was saved.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _save(result: "Result", bundle: Path, *, overwrite: bool) -> tuple[Path, FlyweightError | None]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flyweight.errors import InputError
 from flyweight.tables.bands import cut_bands
@@ -16,7 +16,7 @@ from flyweight.tables.menu import encode_menu, menu
 from flyweight.tables.recalibration import fold
 from flyweight.tables.replace import with_tables
 from flyweight.tables.search import MOST_BUDGETS, Search
-from flyweight.tables.sensitivity import validation_folds
+from flyweight.tables.sensitivity import small_batch, validation_folds
 from flyweight.tables.sites import STEP, Table, find_tables
 from flyweight.tables.trial import Bench, Trial
 from flyweight.tables.usage import count_lookups, row_weights
@@ -25,6 +25,7 @@ from flyweight.task.progress import stage
 from flyweight.task.scores import Scores, evaluating
 from flyweight.task.task import Task
 
+Bands = tuple[tuple[int, int], ...]
 #: A byte budget above this share of the frugal menu's largest choice needs the fine menu.
 FINE_ABOVE = 0.8
 
@@ -90,12 +91,12 @@ def encode_tables(task: Task, settings: EncodeTables) -> Change:
     if not tables:
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", "it has no table to code", STEP)))
     with stage("Weighing rows by use and gradient", seconds=5.0):
-        weights = _weigh(task, tables)
+        weighed = _weigh(task, tables)
         before = task.scores("validation")
     trial, search, interrupted = None, None, False
     total = sum(table.bytes for table in tables)
     for fine in (False, True):
-        items = _encode(tables, weights, fine=fine, seed=settings.seed)
+        items = _encode(tables, weighed, fine=fine, seed=settings.seed)
         largest = sum(max(band.bytes for band in item.options) for item in items)
         budget = _budget(settings, tables, total)
         if not fine and budget is not None and budget > FINE_ABOVE * largest:
@@ -111,7 +112,7 @@ def encode_tables(task: Task, settings: EncodeTables) -> Change:
 def _usable(task: Task) -> tuple[tuple[Table, ...], tuple[Skipped, ...]]:
     """Return the tables whose every use is a plain lookup, tried one by one on a small batch."""
     tables, skipped = find_tables(task.model)
-    inputs, _, _ = next(task.batches("validation"))
+    inputs = small_batch(task)
     good: list[Table] = []
     bad: list[Skipped] = []
     with evaluating(task.model):
@@ -124,11 +125,16 @@ def _usable(task: Task) -> tuple[tuple[Table, ...], tuple[Skipped, ...]]:
     return tuple(good), (*skipped, *bad)
 
 
-def _weigh(task: Task, tables: tuple[Table, ...]) -> dict[str, tuple[Any, Any]]:
-    """Return for each table how often each row is used and what it weighs in the quantisation error."""
+def _weigh(task: Task, tables: tuple[Table, ...]) -> dict[str, tuple[Bands, Tensor]]:
+    """Return the bands of each table, and what each row weighs in the quantisation error."""
     counts = count_lookups(task, tables)
     fisher = fisher_information(task, tables)
-    return {name: (count, row_weights(count, *fisher[name])) for name, count in counts.items()}
+    weighed = {}
+    for table in tables:  # counts are dropped one by one: three numbers a row would be a good part of a narrow table
+        count = counts.pop(table.name)
+        bands = cut_bands(count, 1 << page_bits_of(table.rows))
+        weighed[table.name] = bands, row_weights(count, *fisher.pop(table.name))
+    return weighed
 
 
 def _test_size(task: Task, validation: Scores) -> float:
@@ -141,15 +147,15 @@ def _test_size(task: Task, validation: Scores) -> float:
 
 
 def _encode(
-    tables: tuple[Table, ...], weights: dict[str, tuple[Any, Any]], *, fine: bool, seed: int
+    tables: tuple[Table, ...], weighed: dict[str, tuple[Bands, Tensor]], *, fine: bool, seed: int
 ) -> tuple[Item, ...]:
     """Code every band of every table in every coding of its menu."""
     items = []
     words = "Encoding tables in finer codings" if fine else "Encoding tables"
     with stage(words, total=sum(table.rows for table in tables)) as work:
         for number, table in enumerate(tables):
-            counts, weight = weights[table.name]
-            for start, stop in cut_bands(counts, 1 << page_bits_of(table.rows)):
+            bands, weight = weighed[table.name]
+            for start, stop in bands:
                 codings = menu(stop - start, table.dim, fine=fine)
                 rows = table.weight[start:stop]
                 coded = encode_menu(rows, weight[start:stop], codings, start=start, seed=seed + 1_009 * number)
@@ -220,7 +226,7 @@ def _change(
         left = tuple(Skipped(table.name, why, STEP) for table in search.bench.tables)
         return Change(STEP, task.model, recipe, (), (*skipped, *left), curve)
     model: nn.Module = with_tables(task.model, search.bench.tables, trial.tables)
-    inputs, _, _ = next(task.batches("validation"))
+    inputs = small_batch(task)
     with evaluating(model):
         model, folded = fold(model, trial.recalibration, inputs)
     done = [_record(search.bench, trial, table) for table in search.bench.tables]

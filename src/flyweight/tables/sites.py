@@ -101,7 +101,7 @@ def _raw_tables(model: nn.Module, modules: dict[str, nn.Module]) -> list[Skipped
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     found = []
     for path, module in modules.items():
-        if type(module).__module__.startswith("torch."):
+        if type(module).__module__.startswith("torch.") or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim == 2 and parameter.numel() >= WORTH_NAMING * total:
