@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Run PyTorch on one thread: small models lose more by waiting for each other than they gain."""
     before = torch.get_num_threads()
