@@ -1,11 +1,12 @@
 """Models trained from scratch at few bytes: what a sceptic would try instead of compressing.
 
 Same data, same epoch, same layers as the zoo's ranker; only the tables differ. Float32 tables, no compression after.
+Id 0, the value that training never saw, is a zero vector in all of them, as it is in the zoo's ranker: sharing its row
+would be unfair. Ids are mixed before they share rows, because their order says how frequent they are.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from flyweight.zoo.complete_journey import Dataset
@@ -15,6 +16,11 @@ from flyweight.zoo.training import Training, trained
 
 #: Tables of fewer rows keep every row, in every control: they are few bytes.
 KEPT_ROWS = 300
+
+
+def mixed(ids: Tensor) -> Tensor:
+    """Return ids as numbers below 2**32 in no order (multiplicative hashing, Knuth)."""
+    return ids * 2_654_435_761 % 4_294_967_296
 
 
 class Hashed(nn.Module):
@@ -27,7 +33,7 @@ class Hashed(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return (n, dim)."""
-        return self.table((ids * 2_654_435_761 % 4_294_967_296) % self.table.num_embeddings)
+        return self.table(mixed(ids) % self.table.num_embeddings) * (ids != 0).unsqueeze(-1)
 
 
 class QuotientRemainder(nn.Module):
@@ -35,15 +41,16 @@ class QuotientRemainder(nn.Module):
 
     def __init__(self, vocabulary: int, rows: int, dim: int) -> None:
         super().__init__()
-        self.remainder = Hashed(max(rows - rows // 2, 1), dim)
-        self.count = self.remainder.table.num_embeddings
+        self.remainder = nn.Embedding(max(rows - rows // 2, 1), dim, sparse=True)
         self.quotient = nn.Embedding(max(rows // 2, 1), dim, sparse=True)
-        nn.init.normal_(self.quotient.weight, std=1e-4)
+        for table in (self.remainder, self.quotient):
+            nn.init.normal_(table.weight, std=1e-4)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return (n, dim)."""
-        quotient = torch.div(ids, self.count, rounding_mode="floor") % self.quotient.num_embeddings
-        return self.quotient(quotient) + self.remainder.table(ids % self.count)
+        number, count = mixed(ids), self.remainder.num_embeddings
+        quotient = (number - number % count) // count % self.quotient.num_embeddings
+        return (self.quotient(quotient) + self.remainder(number % count)) * (ids != 0).unsqueeze(-1)
 
 
 class Fewer(nn.Module):
