@@ -67,6 +67,7 @@ def train(
             optimizer.zero_grad()
             loss(model(**inputs), target).backward()
             optimizer.step()
+    optimizer.zero_grad()
     return model.eval()
 
 

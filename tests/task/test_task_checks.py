@@ -139,6 +139,14 @@ def test_bad_arguments_are_named(settings: dict[str, Any], words: list[str]) -> 
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def test_split_of_one_group_is_refused() -> None:
+    def of_user_3(columns: Columns, target: Tensor) -> tuple[Columns, Tensor]:
+        return {**columns, "user_id": torch.full_like(columns["user_id"], 3)}, target
+
+    with pytest.raises(fw.InputError, match=r"validation split are in one group, 'user_id' = 3; .* at least two"):
+        task_of(of_user_3, group="user_id")
+
+
 def test_lone_numbers_are_refused() -> None:
     columns, target = world(1, 0)
     one = ({name: values[0] for name, values in columns.items()}, target)

@@ -129,9 +129,12 @@ class Task:
         """Read a whole split once, so that bad data is found before the work and not after it."""
         first: dict[str, Tensor] = {}
         targets: list[Tensor] = []
-        for inputs, target, _ in self.batches(split):
+        groups: set[int] = set()
+        for inputs, target, group in self.batches(split):
             first = first or inputs
             targets.append(target)
+            if group is not None and len(groups) < 2:
+                groups |= set(torch.unique(group).tolist())
         if not targets:
             raise InputError(f"The {split} split is empty; give at least one batch.")
         again, target, _ = next(self.batches(split))
@@ -139,6 +142,11 @@ class Task:
             raise InputError(
                 f"The {split} split gives other rows on a second pass; models are compared row by row. "
                 "Leave out shuffling of your own and random augmentation."
+            )
+        if len(groups) == 1:
+            raise InputError(
+                f"All rows of the {split} split are in one group, {self.group!r} = {groups.pop()}; an interval needs "
+                "at least two. Take a larger split, or a finer group."
             )
         widths = {tuple(target.shape[1:]) for target in targets}
         if len(widths) > 1:
