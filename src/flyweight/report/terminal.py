@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flyweight.report.data import ReportData
-from flyweight.report.verdict import Tone, comparison, judge
+from flyweight.report.verdict import Line, Tone, comparison, judge
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "red", "plain": ""}
 
@@ -17,15 +17,14 @@ def render_table(data: ReportData) -> RenderableType:
     """Return a rich renderable: verdict, before/after lines, engine, what was skipped, where to look next."""
     verdict = judge(data)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(Text(data.name), no_wrap=True)
+    table.add_column("", no_wrap=True)
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right" if heading != "change" else "left")
     for line in comparison(data):
-        note = f"  ({line.note})" if line.note else ""
-        table.add_row(
-            Text(line.what), Text(line.before), Text(line.after), Text(line.change + note, style=_STYLES[line.tone])
-        )
-    return Group(Text(verdict.sentence, style=_STYLES[verdict.tone]), Text(""), table, *_footer(data))
+        change = Text(_short(line), style=_STYLES[line.tone])
+        table.add_row(Text(line.what), Text(line.before), Text(line.after), change)
+    sentence = Text(verdict.sentence, style=_STYLES[verdict.tone])
+    return Group(Text(data.name, style="bold"), sentence, Text(""), table, *_footer(data))
 
 
 def render_text(data: ReportData, width: int = 100) -> str:
@@ -33,6 +32,11 @@ def render_text(data: ReportData, width: int = 100) -> str:
     out = io.StringIO()
     Console(file=out, width=width, color_system=None, force_terminal=False, highlight=False).print(render_table(data))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _short(line: Line) -> str:
+    """Return a change without its margin, which the sentence above names, so that the table fits 80 columns."""
+    return f"{line.change} ({line.note})" if line.note and not line.note.startswith("allowed ") else line.change
 
 
 def _footer(data: ReportData) -> list[Text]:
