@@ -17,7 +17,7 @@ from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Measurement
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """A compressed model with its evidence; `print(result)` shows it as a table.
 
@@ -52,6 +52,9 @@ class Result:
 
     def __str__(self) -> str:
         return render_text(self.data)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def report(self, path: str | Path) -> Path:
         """Write the HTML page and return its path.

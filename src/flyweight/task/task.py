@@ -53,9 +53,9 @@ class Task:
 
     model: nn.Module
     inputs: Mapping[str, Field]
-    train: Data
-    validation: Data
-    test: Data
+    train: Data = field(repr=False)
+    validation: Data = field(repr=False)
+    test: Data = field(repr=False)
     metric: str | Metric | Callable[[Any, Any], float] = "auc"
     loss: Loss | None = None
     group: str | None = None
