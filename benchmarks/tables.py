@@ -43,6 +43,7 @@ RESULTS = HERE / "results" / "tables.json"
 DOCS = HERE.parent / "docs" / "tables.md"
 FIGURE = HERE.parent / "docs" / "figures" / "curve.svg"
 MARGIN = 0.001
+GOAL_RATIO = 256
 RATIOS = {"complete-journey": (16, 64, 128, 256, 400, 800), "movielens-1m": (8, 16, 32, 64, 128)}
 #: Tasks that the goals were set for.
 GOALS = ("complete-journey",)
@@ -108,16 +109,16 @@ def curve(task: Task, judge: Judge, name: str) -> list[dict[str, Any]]:
 
 def measure_peers(task: Task, judge: Judge, name: str) -> list[dict[str, Any]]:
     """Return the row-wise formats."""
-    return [judge.row(peer, model, size, seconds=round(took, 1)) for peer, model, size, took in peers(task.model)]
+    return [judge.row(peer, model, size, seconds=round(took, 1)) for peer, model, size, took in peers(task)]
 
 
 def measure_controls(task: Task, judge: Judge, name: str) -> list[dict[str, Any]]:
-    """Return models trained from scratch at the bytes of 256x."""
+    """Return models trained from scratch at few bytes."""
     if name != "complete-journey":
         return []
     data = complete_journey.load()
-    found = controls(data, judge.bytes_before // 256, lambda *_: None)
-    return [judge.row(f"trained from scratch: {control}", model, size) for control, model, size in found]
+    found = controls(data, judge.bytes_before, lambda *_: None)
+    return [judge.row(control, model, size) for control, model, size in found]
 
 
 def ablation(task: Task, judge: Judge, name: str) -> list[dict[str, Any]]:
@@ -211,13 +212,16 @@ def table(rows: list[dict[str, Any]], metric: str) -> list[str]:
 
 def goals(found: dict[str, Any]) -> list[str]:
     """Return the goals beside what was measured."""
-    held = [row for row in found["curve"] if row["certified"]]
-    best = max(held, key=lambda row: row["ratio"], default=None)
-    most = "none" if best is None else f"{best['ratio']:.0f}x, {as_interval(best['drop'])}"
+    # The points that were asked for, not the best that the test data certifies: picking that one would be a search on it.
+    asked = {row["name"]: row for row in found["curve"]}
+    points = [asked[f"Flyweight ratio={GOAL_RATIO}"], asked[f"Flyweight max_drop={MARGIN}"]]
+    most = "; ".join(
+        f"{row['ratio']:.0f}x: {as_interval(row['drop'])}{'' if row['certified'] else ', not certified'}" for row in points
+    )
     lines = [
         "| | goal | measured |",
         "|---|---|---|",
-        f"| table bytes, drop and logloss drop certified <= {MARGIN} | >= 256x | {most} |",
+        f"| table bytes, drop and logloss drop certified <= {MARGIN} | >= {GOAL_RATIO}x | {most} |",
     ]
     if not found.get("cost"):
         return lines
@@ -249,7 +253,7 @@ def render(result: dict[str, Any]) -> str:
         ]
         lines += [*(goals(found) if name in GOALS else []), "", *table([*found["curve"], *found["peers"]], metric), ""]
         if found["controls"]:
-            lines += ["Trained from scratch at the bytes of 256x:", "", *table(found["controls"], metric), ""]
+            lines += ["Trained from scratch at few bytes:", "", *table(found["controls"], metric), ""]
         if found["ablation"]:
             lines += ["One idea taken out, at 400x, and one coding for all:", "", *table(found["ablation"], metric), ""]
     machine = result["hardware"]
