@@ -10,6 +10,7 @@ import flyweight as fw
 from flyweight.tables.sites import find_tables
 from flyweight.tables.touches import watching
 from flyweight.tables.usage import count_lookups, row_weights
+from flyweight.task.scores import cuts_by_row
 from small_tasks import splits, trained_task
 
 ROWS, LENGTH = 6, 4
@@ -61,6 +62,14 @@ def test_pull_at_a_bag_is_the_gradient_of_the_row(mode: str, padding: int | None
     pulled = torch.zeros(10, 3).index_add_(0, touch.ids, touch.pull(slope))
     assert model.weight.grad is not None
     torch.testing.assert_close(pulled, model.weight.grad)
+
+
+def test_bags_of_one_id_each_are_not_cut_by_row() -> None:
+    """As many ids as rows, and still the offsets of later rows mean nothing without the earlier ones."""
+    ids = torch.arange(8)
+    assert cuts_by_row(nn.Embedding(8, 1), {"input": ids}, 8)
+    assert not cuts_by_row(nn.EmbeddingBag(8, 1), {"input": ids, "offsets": torch.arange(8)}, 8)
+    assert not cuts_by_row(nn.EmbeddingBag(8, 1), {"input": ids, "offsets": torch.arange(0, 8, 2)}, 4)
 
 
 class Hashed(nn.Module):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flyweight.task.field import Field
+from flyweight.task.scores import cuts_by_row
 from flyweight.task.task import Task
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,7 +39,7 @@ def timed_request(task: Task, candidates: int = CANDIDATES) -> dict[str, Tensor]
     batches: list[dict[str, Tensor]] = []
     rows = 0
     for inputs, target, _ in task.batches("validation"):
-        if any(len(value) != len(target) for value in inputs.values()):
+        if not cuts_by_row(task.model, inputs, len(target)):
             return inputs
         batches.append(inputs)
         rows += len(target)

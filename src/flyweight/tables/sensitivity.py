@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flyweight.tables.recalibration import Recalibration
 from flyweight.tables.sites import Table
 from flyweight.tables.touches import Touch, watching
-from flyweight.task.scores import call_model
+from flyweight.task.scores import call_model, cuts_by_row
 from flyweight.task.task import Task
 
 #: Rows of a chunk: bounds the memory of gradients, whatever the batch size of the user's data.
@@ -43,16 +43,19 @@ Chunk = tuple[dict[str, Tensor], Tensor, Tensor]
 def chunks(task: Task, limit: int = EXPANSION_ROWS) -> Iterator[Chunk]:
     """Yield up to about `limit` validation rows, evenly spread, in chunks of at most CHUNK_ROWS: inputs, target, fold.
 
-    Batches whose inputs do not all have the batch's rows (flat bags with offsets) cannot be cut and come whole.
+    Batches that cannot be cut by row (flat bags with offsets) come whole.
     """
     total = sum(len(target) for _, target, _ in task.batches("validation"))
     keep = min(1.0, limit / total)
     owed = 0.0
     folds = validation_folds(task)
+    cuts = None
     for inputs, target, _ in task.batches("validation"):
         rows = len(target)
         fold, folds = folds[:rows], folds[rows:]
-        if any(len(value) != rows for value in inputs.values()):
+        if cuts is None:
+            cuts = cuts_by_row(task.model, inputs, rows)
+        if not cuts or any(len(value) != rows for value in inputs.values()):
             owed += keep
             if owed >= 1 - 1e-9:
                 owed -= 1

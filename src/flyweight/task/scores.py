@@ -68,6 +68,23 @@ def call_model(model: nn.Module, inputs: dict[str, Tensor], rows: int) -> Tensor
     return outputs.squeeze(1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
+def cuts_by_row(model: nn.Module, inputs: dict[str, Tensor], rows: int) -> bool:
+    """Return whether a batch may be cut: its later rows alone get the outputs that they get in the whole batch.
+
+    Flat bags with offsets may not, even where there happen to be as many ids as rows.
+    """
+    if any(len(value) != rows for value in inputs.values()):
+        return False
+    half = rows // 2
+    try:
+        with evaluating(model), torch.no_grad():
+            whole = call_model(model, inputs, rows)
+            part = call_model(model, {name: value[half:] for name, value in inputs.items()}, rows - half)
+    except InputError:
+        return False
+    return torch.allclose(part, whole[half:], rtol=1e-3, atol=1e-4)
+
+
 def as_arrays(outputs: list[Tensor], targets: list[Tensor], groups: list[Tensor]) -> Scores:
     """Join per-batch tensors into `Scores`; a target of shape (rows, 1) becomes (rows,)."""
     target = torch.cat(targets).numpy()
