@@ -55,7 +55,7 @@ def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = Fals
         BundleError: the model holds what no bundle may (an operator, a size).
     """
     target = Path(path)
-    _check_target(target, overwrite)
+    check_target(target, overwrite=overwrite)
     texts = _texts(contents)
     sources = [contents.exported / name for name in (MODEL, DATA) if (contents.exported / name).is_file()]
     needed = sum(map(len, texts.values())) + sum(source.stat().st_size for source in sources)
@@ -71,13 +71,19 @@ def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = Fals
     return target
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Find out what would keep a bundle from being written to a path; ask before minutes of work.
+
+    Raises:
+        InputError: it exists and `overwrite` is not set, or is no bundle; its folder is no folder or is not writable.
+    """
     if not target.name or target.name in (".", ".."):
         raise InputError(
             f"{str(target)!r} is no name for a bundle; give a path that ends in a name, such as ranker.fly."
         )
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target} exists and is no bundle; choose another path.")
+    _check_writable(target)
     if not target.exists():
         return
     if not overwrite:
@@ -87,6 +93,14 @@ def _check_target(target: Path, overwrite: bool) -> None:
         odd = sorted(names - LIMITS.keys())[:1]
         seen = f"holds {odd[0]!r}" if odd else f"lacks {MANIFEST}"
         raise InputError(f"{target} {seen}, so it is no bundle and is not overwritten; choose another path.")
+
+
+def _check_writable(target: Path) -> None:
+    folder = next(one for one in target.absolute().parents if one.exists())
+    if not folder.is_dir():
+        raise InputError(f"{target} cannot be written: {folder} is no folder; choose another path.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{target} cannot be written: {folder} is not writable; choose another path.")
 
 
 def _texts(contents: Contents) -> dict[str, bytes]:

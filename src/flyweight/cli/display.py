@@ -3,22 +3,33 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column
 from rich.text import Text
+
+out = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _Bar(ProgressColumn):
+    """Units done of all, or seconds passed of those that a stage usually takes; empty where neither is known."""
+
+    def render(self, task: Task) -> ProgressBar:
+        total, done = task.total, task.completed
+        if total is None:
+            usual = task.fields["seconds"] or 0.0
+            total, done = max(usual, 1.0), min(task.elapsed or 0.0, 0.95 * usual)
+        return ProgressBar(total, done, width=12)
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left by units done, or by the seconds a stage usually takes."""
+    """Time left by units done, or by the seconds that a stage usually takes; time passed where neither tells."""
 
     def render(self, task: Task) -> Text:
-        if task.finished:
-            return Text(f"{task.finished_time or 0:.1f} s")
-        elapsed = task.elapsed or 0.0
-        usual = task.fields.get("seconds")
-        left = task.time_remaining if task.completed else None
-        if left is None and usual is not None:
-            left = max(usual - elapsed, 0.0)
-        return Text(f"{elapsed:.0f} s, about {left:.0f} s left" if left is not None else f"{elapsed:.0f} s")
+        elapsed, usual = task.elapsed or 0.0, task.fields["seconds"] or 0.0
+        left = task.time_remaining if task.completed else usual - elapsed if usual > elapsed else None
+        return Text(f"{elapsed:.0f} s" if left is None else f"about {left:.0f} s left", no_wrap=True)
 
 
 class TerminalDisplay:
@@ -35,7 +46,8 @@ class TerminalDisplay:
         self._words, self._started = words, time.monotonic()
         if not self.console.is_terminal:
             return
-        columns = (SpinnerColumn(finished_text="-"), TextColumn("{task.description}"), BarColumn(24), _TimeLeft())
+        one_line = Column(no_wrap=True, overflow="ellipsis")
+        columns = (SpinnerColumn(), TextColumn("{task.description}", table_column=one_line), _Bar(), _TimeLeft())
         self._progress = Progress(*columns, console=self.console, transient=True)
         self._progress.add_task(words, total=total, seconds=seconds)
         self._progress.start()
@@ -47,10 +59,18 @@ class TerminalDisplay:
 
     def end(self) -> None:
         """Replace the bar by a line that stays."""
+        self.close()
+        self.console.print(f"{self._words}: {time.monotonic() - self._started:.1f} s", style="dim", highlight=False)
+
+    def close(self) -> None:
+        """Take down the bar; the cursor of a terminal is hidden as long as it stands."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        self.console.print(f"{self._words}: {time.monotonic() - self._started:.1f} s", style="dim", highlight=False)
+
+    def say(self, words: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(words, markup=False)
 
 
 class ZooProgress:
@@ -64,6 +84,8 @@ class ZooProgress:
     def __call__(self, label: str, done: int, total: int) -> None:
         """Show that `done` of `total` units of the work are done."""
         if label != self._label:
+            if self._label:
+                self._display.end()
             self._label, self._done = label, 0
             self._display.begin(label, total, None)
         self._display.advance(done - self._done)

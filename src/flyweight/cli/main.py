@@ -2,37 +2,47 @@
 
 import json
 import shutil
+import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from flyweight.cli.display import TerminalDisplay, ZooProgress
+import flyweight
+from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
 from flyweight.errors import FlyweightError, InputError
 
 if TYPE_CHECKING:
     from flyweight.planning.budget import Budget
-    from flyweight.planning.result import Result
-    from flyweight.task.task import Task
 
-BUDGET_MISSED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+NOT_VERIFIED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+#: What installs a package that compressing needs and serving does not.
+EXTRAS = {
+    **dict.fromkeys(("torch", "onnxscript", "matplotlib", "jinja2"), "compress"),
+    **dict.fromkeys(("polars", "pyarrow"), "demo"),
+}
 HELP = """Compress a trained model inside a budget, prove it, and save it ready to serve.
 
-Exit code 0: done. 1: done and saved, budget missed. 2: wrong input. --debug shows tracebacks."""
-#: What the command-line library raises for words it does not know; it shows itself.
-_UsageError: Any = typer.BadParameter.__mro__[2]
+Exit code 0: done. 1: done and saved, budget missed. 2: wrong input."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP, pretty_exceptions_enable=False)
-out = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Source = Annotated[str, typer.Argument(help="path/to/file.py:function that returns a Task, or complete-journey")]
 BundlePath = Annotated[Path, typer.Argument(help="a bundle, the folder name.fly")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"flyweight {flyweight.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, help="show the version")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks; anywhere on the line")] = False,
+) -> None:
+    """Take what holds for every verb; `main` takes --debug itself, wherever it stands."""
 
 
 @app.command()
@@ -40,47 +50,50 @@ def demo(folder: Annotated[Path, typer.Option(help="where the bundle and the rep
     """Run the main job on real data: train a ranker, compress its tables, certify, and save the bundle."""
     from flyweight.planning.budget import Budget
 
-    task = _task("complete-journey")
-    _compress(task, Budget(max_drop=0.001), folder / "ranker.fly", folder / "report.html", overwrite=True)
+    bundle, page = folder / "ranker.fly", folder / "report.html"
+    _compress("complete-journey", Budget(max_drop=0.001), bundle, page, overwrite=True)
 
 
 @app.command()
 def compress(
     task: Source,
     out_path: Annotated[Path, typer.Option("--out", help="the bundle to write, name.fly")] = Path("model.fly"),
-    max_drop: Annotated[float | None, typer.Option(help="the metric may fall by so much, interval included")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="bytes of the model on disk")] = None,
-    min_size_ratio: Annotated[float | None, typer.Option(help="bytes before / after")] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="median of one request of 500 candidates")] = None,
-    min_speedup: Annotated[float | None, typer.Option(help="median before / after")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="largest loss of quality, with its interval; 0.001 if no limit is set")
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="largest size of the model on disk, in bytes")] = None,
+    min_size_ratio: Annotated[float | None, typer.Option(help="how many times smaller on disk, at least")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="largest median time of a 500-candidate request")] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="how many times quicker at the median, at least")] = None,
     report_path: Annotated[Path | None, typer.Option("--report", help="also write the HTML page here")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
 ) -> None:
     """Compress a task's model inside a budget and save it as a bundle."""
     from flyweight.planning.budget import Budget
 
-    if out_path.exists() and not overwrite:  # found out now, not after minutes of work
-        raise InputError(f"{out_path} exists; choose another --out or pass --overwrite.")
     limits = {"max_drop": max_drop, "max_bytes": max_bytes, "min_size_ratio": min_size_ratio}
     speed = {"max_latency_ms": max_latency_ms, "min_speedup": min_speedup}
     given: dict[str, Any] = {name: value for name, value in (limits | speed).items() if value is not None}
     budget = Budget(**(given or {"max_drop": 0.001}))
-    _compress(_task(task), budget, out_path, report_path, overwrite=overwrite)
+    _compress(task, budget, out_path, report_path, overwrite=overwrite)
 
 
 @app.command()
 def inspect(
     bundle: BundlePath,
-    json_path: Annotated[str | None, typer.Option("--json", help="write JSON to this file, - for the terminal")] = None,
+    json_path: Annotated[str | None, typer.Option("--json", help="write to this file; - for the terminal")] = None,
 ) -> None:
     """Show what a bundle holds: sizes, quality, certificate, latency, engine, what was skipped."""
     from flyweight.bundle.inspect import inspect as read_facts
 
     text = json.dumps(read_facts(bundle), indent=2, ensure_ascii=False)
-    if json_path not in (None, "-"):
-        Path(str(json_path)).write_text(text + "\n", encoding="utf-8")
-    else:
+    if json_path is None or json_path == "-":
         sys.stdout.write(text + "\n")
+        return
+    try:
+        Path(json_path).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The JSON cannot be written to {json_path}: {error.strerror}; change --json.") from error
 
 
 @app.command()
@@ -94,7 +107,7 @@ def verify(
     verification = check(bundle, engine=engine)
     out.print(str(verification), markup=False)
     if not verification.ok:
-        raise typer.Exit(BUDGET_MISSED)
+        raise typer.Exit(NOT_VERIFIED)
 
 
 @app.command()
@@ -117,64 +130,46 @@ def main() -> None:
     """Run the command line; errors become one line, with a traceback only after --debug."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, it saves the best so far, as on Ctrl-C
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except (FlyweightError, ImportError) as error:
+        app(args=arguments, prog_name="flyweight")
+    except Exception as error:  # the last stop: whatever it is, a user sees one line
         if debug:
             raise
-        errors.print(f"error: {error}", markup=False)
+        errors.print(f"error: {_in_words(error)}", markup=False)
         sys.exit(WRONG_INPUT)
-    except _UsageError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    sys.exit(code or 0)
 
 
-def _task(source: str) -> "Task":
-    from flyweight.cli.task_source import load_task
-
-    with _interruptible():
-        return load_task(source, ZooProgress(TerminalDisplay(errors)))
-
-
-def _compress(task: "Task", budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> None:
-    """Compress, save, show the table, and leave with the exit code of the outcome."""
-    from flyweight.planning.compress import compress as run
-    from flyweight.report.terminal import render_table
-    from flyweight.task.progress import shown_on
-
-    with _interruptible(), shown_on(TerminalDisplay(errors)):
-        result: Result = run(task, budget)
-    bundle, failed = _save(result, bundle, overwrite=overwrite)
-    where = [f"{page or bundle / 'report.html'} (open it in a browser)", f"flyweight inspect {bundle}"]
-    if page is not None and failed is None:
-        result.report(page)
-    out.print()
-    out.print(render_table(replace(result.data, look_next=(*where, f"flyweight verify {bundle}"))))
-    if result.interrupted:
-        out.print(f"Interrupted: the best found until then is saved as {bundle}.", markup=False)
-    for sentence in result.missed:
-        out.print(f"Budget missed: {sentence}.", markup=False)
-    if failed is not None:
-        raise InputError(f"{failed} Nothing is lost: the bundle is saved as {bundle}.")
-    if result.missed or result.interrupted:
-        raise typer.Exit(BUDGET_MISSED)
+def _in_words(error: Exception) -> str:
+    if isinstance(error, FlyweightError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (missing := str(error.name).partition(".")[0]) in EXTRAS:
+        return f"This needs {missing}, which serving does not: pip install 'flyweight[{EXTRAS[missing]}]'"
+    return f"{type(error).__name__}: {error} (--debug shows where)"
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Say what an interrupt (Ctrl-C) cost, where no step caught it and went on with the best so far."""
+def _compress(source: str, budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> None:
+    """Do the work and leave with the exit code of its outcome."""
     try:
-        yield
+        raise typer.Exit(_outcome(source, budget, bundle, page, overwrite=overwrite))
     except KeyboardInterrupt:
-        errors.print("Interrupted before anything met the target; nothing was saved.")
+        errors.print("Interrupted; nothing was saved.")
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _save(result: "Result", bundle: Path, *, overwrite: bool) -> tuple[Path, FlyweightError | None]:
-    """Save a bundle, in a temporary folder where its own place fails after minutes of work; return where, and why."""
+def _outcome(source: str, budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> int:
+    """Read a task, compress it, hand over the result, and return the exit code."""
+    from flyweight.bundle.write import check_target
+    from flyweight.cli.deliver import deliver
+    from flyweight.cli.task_source import load_task
+    from flyweight.planning.compress import compress as run
+    from flyweight.task.progress import shown_on
+
+    check_target(bundle, overwrite=overwrite)  # found out now, not after minutes of work
+    display = TerminalDisplay(errors)
     try:
-        return result.save(bundle, overwrite=overwrite), None
-    except InputError as error:
-        spare = Path(tempfile.mkdtemp(prefix="flyweight-saved-")) / bundle.name
-        return result.save(spare), error
+        task = load_task(source, ZooProgress(display))
+        with shown_on(display):
+            return deliver(run(task, budget), bundle, page, overwrite=overwrite)
+    finally:
+        display.close()

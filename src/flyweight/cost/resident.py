@@ -70,7 +70,12 @@ def measure_resident(load: str, run: str = "", *, setup: str = "", seconds: floa
     parts = [f"{setup}\n{imports}", _as_code(load, "loaded = {}()"), _as_code(run, "{}(loaded)")]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE], input=json.dumps(parts), capture_output=True, text=True, timeout=seconds
+            [sys.executable, "-c", _PROBE],
+            input=json.dumps(parts),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            process_group=0,  # a Ctrl-C in the terminal is for this process to act on, not for the probe to die of
         )
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"The memory probe ran longer than {seconds:g} s; raise seconds.") from error

@@ -14,6 +14,7 @@ from flyweight.cost.resident import measure_resident
 from flyweight.engines.choose import Choice, choose_engine
 from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
+from flyweight.errors import EngineError
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.requests import as_arrays
 from flyweight.task.scores import evaluating
@@ -82,10 +83,8 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
 def resident_growth(path: Path, engine: str, threads: int, request: dict[str, Tensor]) -> int | None:
     """Return by how many bytes a fresh process grows when an engine loads a model and scores one request.
 
-    None where memory cannot be read off the system.
+    None where memory cannot be read off the system, or the process failed: a result is not lost for that.
     """
-    if not Path("/proc/self/status").exists():
-        return None
     feed = {name: (values.tolist(), str(values.numpy().dtype)) for name, values in request.items()}
     setup = (
         "import numpy\nfrom pathlib import Path\nfrom flyweight.engines.registry import find_engine\n"
@@ -93,4 +92,7 @@ def resident_growth(path: Path, engine: str, threads: int, request: dict[str, Te
         f"feed = {{name: numpy.array(values, dtype) for name, (values, dtype) in {feed!r}.items()}}"
     )
     load = f"loaded = engine.prepare(Path({str(path)!r}), {threads})"
-    return measure_resident(load, "loaded.run(feed)", setup=setup).growth
+    try:
+        return measure_resident(load, "loaded.run(feed)", setup=setup).growth
+    except EngineError:
+        return None

@@ -17,6 +17,7 @@ from flyweight.planning.certificate import compare
 from flyweight.planning.clock import SECONDS, race, resident_growth
 from flyweight.planning.evidence import contents_of
 from flyweight.planning.findings import Findings
+from flyweight.planning.interrupts import interrupts_wait
 from flyweight.planning.report_data import report_of
 from flyweight.planning.requests import sample_requests, timed_request
 from flyweight.planning.result import Result, make_result
@@ -48,14 +49,13 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
         EngineError: no engine gives the scores that PyTorch gives.
 
     Interrupted (Ctrl-C) while tables are being allocated, it goes on with the best found so far, marked `interrupted`.
+    Interrupted later, it measures what was found and hands it back; a second interrupt stops it.
     """
     started = time.monotonic()
+    _check_arguments(task, budget, steps)
     task, widened = widen_weights(task)
     chosen = tuple(steps) if steps is not None else _steps_for(task, budget or DEFAULT_BUDGET)
     limits = budget or (DEFAULT_BUDGET if steps is None else Budget())
-    for step in chosen:
-        if not isinstance(step, Step):
-            raise InputError(f"steps must hold steps such as EncodeTables(ratio=100); seen {type(step).__name__}.")
     threads = os.cpu_count() or 1 if torch.get_num_threads() < 1 else torch.get_num_threads()
     folder = tempfile.TemporaryDirectory(prefix="flyweight-")
     samples = sample_requests(task)
@@ -65,24 +65,41 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
         before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
     changes, model = _apply(task, chosen)
     changes = (*widened, *changes)
-    with stage("Exporting the compressed model", seconds=_export_seconds(model)):
-        after = make_artefact(model, samples, sample_rows, Path(folder.name, "after"))
-    findings = _measure(task, before, after, limits, threads)
-    data = report_of(task, findings, changes, limits, chosen, time.monotonic() - started)
-    return make_result(
-        folder,
-        data,
-        contents=contents_of(task, findings, changes, time.monotonic() - started),
-        model=model,
-        before=findings.before,
-        after=findings.after,
-        drop=findings.comparison.drop,
-        changes=changes,
-        frontier=tuple(point for change in changes for point in change.curve),
-        engine=findings.race.engine,
-        missed=data.missed,
-        interrupted=any(change.interrupted for change in changes),
-    )
+    interrupted = any(change.interrupted for change in changes)
+    found = "the best found until the interrupt" if interrupted else "the compressed model"
+    with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
+        with stage(f"Exporting {found}", seconds=_export_seconds(model)):
+            after = make_artefact(model, samples, sample_rows, Path(folder.name, "after"))
+        findings = _measure(task, before, after, limits, threads)
+        data = report_of(task, findings, changes, limits, chosen, time.monotonic() - started)
+        return make_result(
+            folder,
+            data,
+            contents=contents_of(task, findings, changes, time.monotonic() - started),
+            model=model,
+            before=findings.before,
+            after=findings.after,
+            drop=findings.comparison.drop,
+            changes=changes,
+            frontier=tuple(point for change in changes for point in change.curve),
+            engine=findings.race.engine,
+            missed=data.missed,
+            interrupted=interrupted,
+        )
+
+
+def _check_arguments(task: object, budget: object, steps: object) -> None:
+    if not isinstance(task, Task):
+        raise InputError(f"task must be a Task; seen {type(task).__name__}.")
+    if budget is not None and not isinstance(budget, Budget):
+        raise InputError(f"budget must be a Budget, as in Budget(max_drop=0.001); seen {type(budget).__name__}.")
+    if steps is None:
+        return
+    if not isinstance(steps, Sequence):
+        raise InputError(f"steps must be a list of steps; seen {type(steps).__name__}.")
+    for step in steps:
+        if not isinstance(step, Step):
+            raise InputError(f"steps must hold steps such as EncodeTables(ratio=100); seen {type(step).__name__}.")
 
 
 def _export_seconds(model: nn.Module) -> float:

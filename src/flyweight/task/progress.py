@@ -1,6 +1,6 @@
 """Progress of long work, wherever it happens: whoever drives the work says where it is shown."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -19,6 +19,10 @@ class Display(Protocol):
 
     def end(self) -> None:
         """Finish the stage."""
+        ...
+
+    def say(self, words: str) -> None:
+        """Show a line that cannot wait for the result."""
         ...
 
 
@@ -45,6 +49,12 @@ def shown_on(display: Display | None) -> Iterator[None]:
         yield
     finally:
         _display.reset(token)
+
+
+def teller() -> Callable[[str], None]:
+    """Return how to tell the user something at once, also from within a stage; silent where nothing is shown."""
+    display = _display.get()
+    return (lambda words: None) if display is None else display.say
 
 
 @contextmanager
