@@ -21,7 +21,7 @@ def deliver(result: Result, bundle: Path, page: Path | None, *, overwrite: bool)
         if page is not None:
             troubles += _write_page(result, page, saved)
     out.print()
-    out.print(render_table(replace(result.data, look_next=_look_next(saved, page))))
+    out.print(render_table(replace(result.data, look_next=_look_next(saved, page))), soft_wrap=False, crop=False)
     if result.interrupted:
         out.print(f"Interrupted: this is the best found until then, saved as {saved}.", markup=False)
     for sentence in result.missed:

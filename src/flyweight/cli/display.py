@@ -27,9 +27,11 @@ class _TimeLeft(ProgressColumn):
     """Time left by units done, or by the seconds that a stage usually takes; time passed where neither tells."""
 
     def render(self, task: Task) -> Text:
-        elapsed, usual = task.elapsed or 0.0, task.fields["seconds"] or 0.0
-        left = task.time_remaining if task.completed else usual - elapsed if usual > elapsed else None
-        return Text(f"{elapsed:.0f} s" if left is None else f"about {left:.0f} s left", no_wrap=True)
+        elapsed, total = task.elapsed or 0.0, task.fields["seconds"] or 0.0
+        if task.total and task.completed:
+            total = task.fields["moved"] * task.total / task.completed  # at the pace until the last unit was done
+        left = total - elapsed
+        return Text(f"about {left:.0f} s left" if left > 0 else f"{elapsed:.0f} s", no_wrap=True)
 
 
 class TerminalDisplay:
@@ -49,13 +51,14 @@ class TerminalDisplay:
         one_line = Column(no_wrap=True, overflow="ellipsis")
         columns = (SpinnerColumn(), TextColumn("{task.description}", table_column=one_line), _Bar(), _TimeLeft())
         self._progress = Progress(*columns, console=self.console, transient=True)
-        self._progress.add_task(words, total=total, seconds=seconds)
+        self._progress.add_task(words, total=total, seconds=seconds, moved=0.0)
         self._progress.start()
 
     def advance(self, units: int) -> None:
         """Move the bar."""
         if self._progress is not None:
-            self._progress.advance(self._progress.task_ids[0], units)
+            task = self._progress.tasks[0]
+            self._progress.update(task.id, advance=units, moved=task.elapsed or 0.0)
 
     def end(self) -> None:
         """Replace the bar by a line that stays."""

@@ -45,5 +45,6 @@ def _footer(data: ReportData) -> list[Text]:
         lines.append(Text(f"Engine: {data.engine}"))
     if data.skipped:
         lines.append(Text(f"Left as it was or not counted: {len(data.skipped)}, as {data.skipped[0]}"))
-    lines += [Text(f"{'Next: ' if place == 0 else '      '}{hint}") for place, hint in enumerate(data.look_next)]
+    for place, hint in enumerate(data.look_next):  # commands and paths are copied, so they are not broken
+        lines.append(Text(("Next: " if place == 0 else "      ") + hint, no_wrap=True, overflow="ignore"))
     return lines if len(lines) > 1 else []
