@@ -61,6 +61,17 @@ def test_inspect_prints_the_agreed_keys(saved: Done, call: Call) -> None:
     assert isinstance(facts["skipped"], list)
 
 
+def test_inspect_without_json_shows_the_table_of_the_result(saved: Done, call: Call) -> None:
+    code, said, _ = call("inspect", "mine.fly")
+    result = saved.stdout.strip()
+    sizes = [line.split() for line in result.splitlines() if line.startswith(("Model on", "Embedding", "AUC", "500"))]
+    shown = [line.split() for line in said.splitlines()]
+    assert code == 0
+    assert len(sizes) == 5
+    assert all(row[:6] in [line[:6] for line in shown] for row in sizes)
+    assert "certified on 1,500 rows" in " ".join(said.split())
+
+
 def test_inspect_writes_a_file_or_says_why_not(saved: Done, call: Call, tmp_path: Path) -> None:
     assert call("inspect", "mine.fly", "--json", str(tmp_path / "facts.json"))[0] == 0
     assert json.loads((tmp_path / "facts.json").read_text())["name"]

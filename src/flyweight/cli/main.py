@@ -81,19 +81,27 @@ def compress(
 @app.command()
 def inspect(
     bundle: BundlePath,
-    json_path: Annotated[str | None, typer.Option("--json", help="write to this file; - for the terminal")] = None,
+    json_path: Annotated[
+        str | None, typer.Option("--json", help="all of it as JSON, to this file; - for the terminal")
+    ] = None,
 ) -> None:
     """Show what a bundle holds: sizes, quality, certificate, latency, engine, what was skipped."""
     from flyweight.bundle.inspect import inspect as read_facts
 
-    text = json.dumps(read_facts(bundle), indent=2, ensure_ascii=False)
-    if json_path is None or json_path == "-":
-        sys.stdout.write(text + "\n")
-        return
-    try:
-        Path(json_path).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The JSON cannot be written to {json_path}: {error.strerror}; change --json.") from error
+    facts = read_facts(bundle)
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    if json_path is None:
+        from flyweight.cli.facts import report_of
+        from flyweight.report.terminal import render_table
+
+        out.print(render_table(report_of(facts)), soft_wrap=False)
+    elif json_path == "-":
+        sys.stdout.write(text)
+    else:
+        try:
+            Path(json_path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"The JSON cannot be written to {json_path}: {error.strerror}; change --json.") from error
 
 
 @app.command()
@@ -150,6 +158,9 @@ def _in_words(error: Exception) -> str:
 
 def _compress(source: str, budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> None:
     """Do the work and leave with the exit code of its outcome."""
+    from flyweight.bundle.write import check_target
+
+    check_target(bundle, overwrite=overwrite)  # found out now, not after minutes of work
     try:
         raise typer.Exit(_outcome(source, budget, bundle, page, overwrite=overwrite))
     except KeyboardInterrupt:
@@ -159,14 +170,14 @@ def _compress(source: str, budget: "Budget", bundle: Path, page: Path | None, *,
 
 def _outcome(source: str, budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> int:
     """Read a task, compress it, hand over the result, and return the exit code."""
-    from flyweight.bundle.write import check_target
+    display = TerminalDisplay(errors)
+    if errors.is_terminal:  # PyTorch takes seconds to load, and the user's own training longer
+        display.say(f"Building the task {source}")
     from flyweight.cli.deliver import deliver
     from flyweight.cli.task_source import load_task
     from flyweight.planning.compress import compress as run
     from flyweight.task.progress import shown_on
 
-    check_target(bundle, overwrite=overwrite)  # found out now, not after minutes of work
-    display = TerminalDisplay(errors)
     try:
         task = load_task(source, ZooProgress(display))
         with shown_on(display):
