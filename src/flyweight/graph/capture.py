@@ -59,15 +59,7 @@ def capture(
     """
     named = Named(model, tuple(inputs))
     rows, values = _at_least_two_rows(named, tuple(value.detach() for value in inputs.values()))
-    row = Dim("rows", min=1)
-    shapes = tuple({0: row if len(value) == rows else Dim.AUTO} if value.ndim else {} for value in values)
-    try:
-        with within or nullcontext():
-            program = torch.export.export(named, values, dynamic_shapes=(shapes,), strict=False)
-    except Exception as error:  # the user's own code and all of the compiler run here; nothing is hidden, see `from`
-        found = dict(zip(named.names, values, strict=True))
-        raise failure(find_fixed_rows(error, model, found, rows) or find_blame(error, model)) from error
-    return Captured(named, values, rows, program)
+    return Captured(named, values, rows, _program(named, values, rows, within))
 
 
 def failure(blame: Blame) -> ExportError:
@@ -94,3 +86,18 @@ def _run(named: Named, values: tuple[Tensor, ...]) -> Tensor:
         seen = "a single number" if isinstance(output, Tensor) else type(output).__name__
         raise ExportError(f"The model returned {seen}; it must return one tensor with a row for each row of the batch.")
     return output
+
+
+# The model is no argument here: blame takes a function's first argument for the module whose line failed.
+def _program(
+    named: Named, values: tuple[Tensor, ...], rows: int, within: AbstractContextManager[Any] | None
+) -> ExportedProgram:
+    row = Dim("rows", min=1)
+    shapes = tuple({0: row if len(value) == rows else Dim.AUTO} if value.ndim else {} for value in values)
+    try:
+        with within or nullcontext():
+            return torch.export.export(named, values, dynamic_shapes=(shapes,), strict=False)
+    except Exception as error:  # the user's own code and all of the compiler run here; nothing is hidden, see `from`
+        inputs = dict(zip(named.names, values, strict=True))
+        blame = find_fixed_rows(error, named.model, inputs, rows) or find_blame(error, named.model)
+        raise failure(blame) from error

@@ -78,8 +78,7 @@ def quantize_dequantize_blocks(
         >>> quantize_dequantize_blocks(torch.tensor([[1.0, 2.0, 30.0, 40.0]]), torch.tensor([[1.0, 10.0]]), None, 1, 2)
         tensor([[ 1.,  2., 30., 40.]])
     """
-    scale = scale.repeat_interleave(block, axis)
-    zero = torch.zeros(()) if zero_point is None else zero_point.to(x.dtype).repeat_interleave(block, axis)
+    scale, zero = _spread(scale, block, axis), _spread(zero_point, block, axis)
     return ((torch.round(x / scale) + zero).clamp(low, high) - zero) * scale
 
 
@@ -118,6 +117,103 @@ def stored(x: Tensor, kind: str) -> Tensor:
     return x.to(_HALVES[kind]).to(torch.float32)
 
 
+@quantize_dequantize.register_fake
+def _(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = 0, low: int = -128, high: int = 127
+) -> Tensor:
+    return torch.empty_like(x)
+
+
+@quantize_dequantize_blocks.register_fake
+def _(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int, block: int, low: int = -8, high: int = 7
+) -> Tensor:
+    return torch.empty_like(x)
+
+
+@dynamic_linear.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+@stored.register_fake
+def _(x: Tensor, kind: str) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)
+
+
+def _keep_grid(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, scale, zero_point, ctx.axis, ctx.low, ctx.high = inputs
+    ctx.save_for_backward(x, scale, zero_point)
+
+
+def _grid_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, scale, zero_point = ctx.saved_tensors
+    spread, zero = _aligned(scale, x.ndim, ctx.axis), _zero(zero_point, x.ndim, ctx.axis)
+    for_x, for_scale, for_zero = _gradients(x, spread, zero, gradient, ctx.low, ctx.high)
+    others = [place for place in range(x.ndim) if place != ctx.axis % x.ndim] if scale.ndim else None
+    wants = ctx.needs_input_grad
+    return (
+        for_x if wants[0] else None,
+        _summed(for_scale, others) if wants[1] else None,
+        _summed(for_zero, others) if wants[2] else None,
+        None,
+        None,
+        None,
+    )
+
+
+def _keep_blocks(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, scale, zero_point, ctx.axis, ctx.block, ctx.low, ctx.high = inputs
+    ctx.save_for_backward(x, scale, zero_point)
+
+
+def _block_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, scale, zero_point = ctx.saved_tensors
+    axis, block = ctx.axis % x.ndim, ctx.block
+    spread, zero = _spread(scale, block, axis), _spread(zero_point, block, axis)
+    for_x, for_scale, for_zero = _gradients(x, spread, zero, gradient, ctx.low, ctx.high)
+    wants = ctx.needs_input_grad
+    return (
+        for_x if wants[0] else None,
+        _block_sums(for_scale, axis, block) if wants[1] else None,
+        _block_sums(for_zero, axis, block) if wants[2] else None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def _gradients(
+    x: Tensor, scale: Tensor, zero: Tensor, gradient: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients for x, scale and zero point, all of the shape of x."""
+    exact = x / scale
+    whole = torch.round(exact)
+    below, above = whole + zero < low, whole + zero > high
+    inside = ~(below | above)
+    clipped = torch.where(below, low - zero, high - zero)
+    for_scale = gradient * torch.where(inside, whole - exact, clipped)
+    return gradient * inside, for_scale, -gradient * scale * ~inside
+
+
+def _summed(gradient: Tensor, dims: list[int] | None) -> Tensor:
+    """Sum over all dimensions but those of the scales; over all where there is one scale."""
+    if dims is None:
+        return gradient.sum()
+    return gradient.sum(dims) if dims else gradient
+
+
+def _block_sums(gradient: Tensor, axis: int, block: int) -> Tensor:
+    shape = gradient.shape
+    return gradient.reshape(*shape[:axis], shape[axis] // block, block, *shape[axis + 1 :]).sum(axis + 1)
+
+
+quantize_dequantize.register_autograd(_grid_gradient, setup_context=_keep_grid)
+quantize_dequantize_blocks.register_autograd(_block_gradient, setup_context=_keep_blocks)
+stored.register_autograd(lambda ctx, gradient: (gradient, None))
+
+
 def _aligned(value: Tensor, rank: int, axis: int) -> Tensor:
     """Shape per-axis numbers so that they spread over the other dimensions."""
     if value.ndim == 0:
@@ -128,9 +224,8 @@ def _aligned(value: Tensor, rank: int, axis: int) -> Tensor:
 
 
 def _zero(zero_point: Tensor | None, rank: int, axis: int) -> Tensor:
-    return torch.zeros(()) if zero_point is None else _aligned(zero_point.to(torch.float32), rank, axis)
+    return torch.zeros(()) if zero_point is None else _aligned(torch.round(zero_point.float()), rank, axis)
 
 
-@quantize_dequantize.register_fake
-def _(x: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = 0, low: int = -128, high: int = 127) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+def _spread(value: Tensor | None, block: int, axis: int) -> Tensor:
+    return torch.zeros(()) if value is None else value.float().repeat_interleave(block, axis)
