@@ -17,6 +17,7 @@ class CodedEmbedding(nn.Module):
         padding_row: (dim,) that row.
     """
 
+    traced_whole = True  # a traced graph keeps this as one module
     padding_row: Tensor | None
 
     def __init__(
@@ -46,6 +47,8 @@ class CodedEmbeddingBag(nn.Module):
         padding_idx: an id that does not count, or None.
         include_last_offset: whether `offsets` ends with the number of ids.
     """
+
+    traced_whole = True
 
     def __init__(
         self,
