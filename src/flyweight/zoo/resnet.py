@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3 x 3 stem, stages of residual blocks, each on half the image and wider, the mean over the image, a linear layer.
+    """A 3 x 3 stem, stages of residual blocks, each on half the image and wider, the mean of the image, a linear layer.
 
     Args:
         channels: of the image.
