@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from flyweight.engines.bags import WrittenOutBags
 from flyweight.engines.graph_file import name_dimensions, write_graph
+from flyweight.engines.quantized_weights import write_out_quantizers
+from flyweight.engines.quantizers import QUANTIZERS
 from flyweight.engines.shifts import TRANSLATIONS
 from flyweight.errors import ExportError
 from flyweight.graph.blame import find_blame
@@ -65,6 +67,7 @@ def export_onnx(model: nn.Module, inputs: Mapping[str, Tensor], folder: Path, *,
         captured = capture(model, inputs, WrittenOutBags())
         graph = _translate(captured)
     labels = _labels(names, captured.values, captured.rows)
+    write_out_quantizers(graph)
     name_dimensions(graph, labels)
     path = folder / f"{name}.onnx"
     written = write_graph(graph, path)
@@ -90,7 +93,7 @@ def _translate(captured: Captured) -> ir.Model:
             input_names=captured.named.names,
             output_names=(OUTPUT,),
             opset_version=OPSET,
-            custom_translation_table=TRANSLATIONS,
+            custom_translation_table={**TRANSLATIONS, **QUANTIZERS},
         )
     except torch.onnx.OnnxExporterError as error:
         raise failure(find_blame(error, captured.named.model)) from error

@@ -59,14 +59,16 @@ def _write_tensors(model: ir.Model, data: Path) -> int:
             assert tensor is not None
             offset = -(-file.tell() // ALIGNMENT) * ALIGNMENT
             file.write(b"\0" * (offset - file.tell()))
-            array = np.ascontiguousarray(tensor.numpy())  # no copy of what is contiguous
-            array.tofile(file)
+            if tensor.dtype.itemsize < 1:
+                file.write(tensor.tobytes())  # two numbers a byte
+            else:
+                np.ascontiguousarray(tensor.numpy()).tofile(file)  # no copy of what is contiguous
             value.const_value = ir.ExternalTensor(
                 data.name,
                 offset,
-                array.nbytes,
+                tensor.nbytes,
                 tensor.dtype,
-                shape=ir.Shape(array.shape),
+                shape=ir.Shape(tensor.shape),
                 name=str(value.name),
                 base_dir=data.parent,
             )

@@ -1,0 +1,126 @@
+"""Layers around dequantised weights brought into the form that engines fuse into integer kernels.
+
+Measured with ONNX Runtime 1.32 and OpenVINO 2026.4 (docs/engines.md): ONNX Runtime makes a Conv or Gemm an integer one
+where all it reads is dequantised, the bias from int32 with the product of the two scales, which it sees to itself where
+the result is quantised again; and a MatMul that reads dequantised weights beside float32 activations one that unpacks
+them on the way, but no Gemm.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from flyweight.engines.graph_edits import add_constant, constant_of, insert_before, replace
+
+_BIASED = ("Conv", "ConvTranspose", "Gemm")
+_FLOAT = ir.DataType.FLOAT
+
+
+def fit_layers(graph: ir.Graph) -> None:
+    """Turn weights instead of transposing them, unfold weight-only Gemm, and write biases of integer layers as int32."""
+    for node in list(graph):
+        if node.op_type == "Transpose" and _dequantised_constant(node.inputs[0]):
+            _turn(graph, node)
+    for node in list(graph):
+        if node.op_type == "Gemm" and _is_weight_only(node):
+            _unfold(graph, node)
+    for node in graph:
+        if node.op_type in _BIASED and len(node.inputs) == 3 and not _is_requantised(node.outputs[0]):
+            _quantise_bias(graph, node)
+
+
+def _dequantised_constant(value: ir.Value | None) -> bool:
+    node = None if value is None else value.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is not None
+
+
+def _turn(graph: ir.Graph, node: ir.Node) -> None:
+    """Transpose the integers themselves, once; where others read them as they are, the node stays."""
+    weight = node.inputs[0]
+    assert weight is not None
+    if len(weight.uses()) > 1:
+        return
+    rank = len(weight.shape or ())
+    given = node.attributes.get("perm")
+    perm = list(given.as_ints()) if given is not None else list(reversed(range(rank)))
+    replace(node, _turned(graph, node, weight, perm))
+
+
+def _turned(graph: ir.Graph, place: ir.Node, weight: ir.Value, perm: list[int]) -> ir.Value:
+    dequantise = weight.producer()
+    assert dequantise is not None
+    attributes = {name: one.as_int() for name, one in dequantise.attributes.items()}
+    inputs = [
+        _turned_constant(graph, value, perm) if value is not None and value.shape and len(value.shape) > 1 else value
+        for value in dequantise.inputs
+    ]
+    if "axis" in attributes:
+        attributes["axis"] = perm.index(attributes["axis"])
+    result = insert_before(place, "DequantizeLinear", inputs, weight, _FLOAT, **attributes)
+    result.shape = ir.Shape([weight.shape[old] for old in perm]) if weight.shape is not None else None
+    result.name = f"{weight.name}.turned"
+    return result
+
+
+def _turned_constant(graph: ir.Graph, value: ir.Value, perm: list[int]) -> ir.Value:
+    numbers = constant_of(value)
+    assert numbers is not None
+    return add_constant(graph, f"{value.name}.turned", np.ascontiguousarray(numbers.transpose(perm)))
+
+
+def _is_weight_only(node: ir.Node) -> bool:
+    x = node.inputs[0]
+    producer = None if x is None else x.producer()
+    plain = [name for name, usual in (("alpha", 1.0), ("beta", 1.0)) if _number(node, name, usual) == 1.0]
+    return (
+        len(plain) == 2
+        and not _number(node, "transA", 0)
+        and _dequantised_constant(node.inputs[1])
+        and (producer is None or producer.op_type != "DequantizeLinear")
+    )
+
+
+def _unfold(graph: ir.Graph, node: ir.Node) -> None:
+    """Write a Gemm as MatMul and Add."""
+    x, weight, bias = (*node.inputs, None)[:3]
+    y = node.outputs[0]
+    assert weight is not None
+    if _number(node, "transB", 0):
+        weight = _turned(graph, node, weight, [1, 0])
+    product = insert_before(node, "MatMul", [x, weight], y, _FLOAT)
+    replace(node, product if bias is None else insert_before(node, "Add", [product, bias], y, _FLOAT))
+
+
+def _is_requantised(value: ir.Value) -> bool:
+    readers = value.consumers()
+    return bool(readers) and all(
+        one.op_type == "QuantizeLinear" or (one.op_type == "Relu" and _is_requantised(one.outputs[0])) for one in readers
+    )
+
+
+def _quantise_bias(graph: ir.Graph, node: ir.Node) -> None:
+    """Write a bias as int32 in units of scale of x * scale of the weight, unless it is too large for that."""
+    x, weight, bias = node.inputs
+    if x is None or bias is None or not _dequantised_constant(weight):
+        return
+    first, second = x.producer(), weight.producer()  # type: ignore[union-attr]
+    numbers = constant_of(bias)
+    if first is None or second is None or first.op_type != "DequantizeLinear" or numbers is None:
+        return
+    step, steps = constant_of(first.inputs[1]), constant_of(second.inputs[1])
+    if step is None or steps is None or step.ndim or steps.ndim > 1 or numbers.ndim != 1:
+        return
+    units = (step * steps).astype(np.float32)
+    whole = np.rint(numbers.astype(np.float64) / units)
+    if not np.isfinite(whole).all() or np.abs(whole).max(initial=0) > np.iinfo(np.int32).max:
+        return
+    stored = add_constant(graph, f"{bias.name}.int32", whole.astype(np.int32))
+    scale = add_constant(graph, f"{bias.name}.scale", units)
+    attributes = {"axis": 0} if units.ndim else {}
+    result = insert_before(node, "DequantizeLinear", [stored, scale], bias, _FLOAT, **attributes)
+    result.name = f"{bias.name}.float"
+    node.replace_input_with(2, result)
+
+
+def _number(node: ir.Node, name: str, usual: float) -> float:
+    given = node.attributes.get(name)
+    return usual if given is None else float(given.value)
