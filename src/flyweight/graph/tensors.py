@@ -1,0 +1,38 @@
+"""Tensors of a traced graph by name: put there, and read by a node."""
+
+import torch
+from torch import Tensor, fx, nn
+
+
+def put_tensor(body: fx.GraphModule, name: str, tensor: Tensor, *, parameter: bool | None = None) -> None:
+    """Register a tensor under a dotted name, in the place of what stood there, making the modules on its way.
+
+    Args:
+        parameter: whether it is one; None is what stood there, and a parameter where nothing did.
+    """
+    path, _, last = name.rpartition(".")
+    holder: nn.Module = body
+    for step in path.split(".") if path else ():
+        if step not in holder._modules:
+            holder.add_module(step, nn.Module())
+        holder = holder.get_submodule(step)
+    old = getattr(holder, last, None)
+    if old is not None:
+        delattr(holder, last)
+    as_parameter = parameter if parameter is not None else old is None or isinstance(old, nn.Parameter)
+    if as_parameter:
+        learns = old.requires_grad if isinstance(old, nn.Parameter) else tensor.is_floating_point()
+        holder.register_parameter(last, nn.Parameter(tensor.detach().clone(), requires_grad=learns))
+    else:
+        holder.register_buffer(last, tensor.detach().clone())
+
+
+def read_tensor(body: fx.GraphModule, name: str, tensor: Tensor, before: fx.Node) -> fx.Node:
+    """Put a new tensor under a name and return a node, before another one, that reads it."""
+    put_tensor(body, name, tensor)
+    with body.graph.inserting_before(before):
+        node = body.graph.get_attr(name)
+    node.meta = {"val": torch.empty_like(tensor, device="meta")}
+    if "nn_module_stack" in before.meta:
+        node.meta["nn_module_stack"] = before.meta["nn_module_stack"]
+    return node
