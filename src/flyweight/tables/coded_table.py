@@ -34,6 +34,8 @@ class CodedTable(nn.Module):
         dtype: what lookups return, the dtype of the original table.
     """
 
+    recovers = ("codebook",)  # what a recovery trains, in float32, and rounds to its own dtype again
+
     codes: Tensor
     page_band: Tensor
     reciprocals: Tensor

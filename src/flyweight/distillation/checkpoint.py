@@ -1,0 +1,51 @@
+"""Where a training stands, in a file: written whole or not at all, read without running anything of its author's."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flyweight.errors import InputError
+
+
+def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
+    """Write tensors and plain values beside the target and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
+    """Return what was written, or None if there is no file.
+
+    Args:
+        path: the file.
+        run: says which training it must be of: settings, student, teacher and data.
+
+    Raises:
+        InputError: the file is damaged, or of another training.
+    """
+    if not path.exists():
+        return None
+    try:
+        contents = torch.load(path, weights_only=True)
+    except Exception as error:  # what torch.load raises on a damaged file is not documented
+        raise InputError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}); remove it to train from the start."
+        ) from error
+    if not isinstance(contents, dict) or contents.get("run") != run:
+        raise InputError(
+            f"The checkpoint {path} is of another training (other settings, student or data); "
+            "remove it, or give this training a file of its own."
+        )
+    return contents

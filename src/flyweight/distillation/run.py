@@ -1,0 +1,195 @@
+"""A training under way: its batches, its best state so far, and its place in a file."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flyweight.distillation.checkpoint import read_checkpoint, write_checkpoint
+from flyweight.distillation.checksum import bytes_of
+from flyweight.distillation.devices import Place, at_home
+from flyweight.distillation.objective import Objective, Part
+from flyweight.distillation.optimizers import make_optimizers, move, set_rate, states
+from flyweight.distillation.passes import cut, plan_passes
+from flyweight.distillation.standing import Standing, stand
+from flyweight.distillation.working import Working
+from flyweight.task.batches import Batch
+from flyweight.task.scores import cuts_by_row
+from flyweight.task.task import Task
+
+#: Batches and rows below which dropout and batch statistics stay as in evaluation: a few steps move running
+#: statistics but do not replace them, and statistics of a few rows are noise.
+LEAST_BATCHES, LEAST_ROWS = 30, 16
+#: Seconds between checkpoints, beside those at each check.
+CHECKPOINT_SECONDS = 60.0
+AfterStep = Callable[[nn.Module], None]
+
+
+class Run:
+    """A training under way.
+
+    Args:
+        task: the data.
+        working: the copy that is trained.
+        objective: the loss, with the settings.
+        place: which process this is.
+        after_step: called with the copy after each step.
+    """
+
+    def __init__(
+        self, task: Task, working: Working, objective: Objective, place: Place, after_step: AfterStep | None
+    ) -> None:
+        self.task, self.working, self.objective = task, working, objective
+        self.place, self.after_step = place, after_step
+        self.training = objective.training
+        self.passes = plan_passes(task, self.training.epochs, place.rank, place.world)
+        self.called = at_home(place.spread(working.model), place.device)
+        self.optimizers = make_optimizers(working, self.training.lr, objective.parameters())
+        self.number = 0  # batches done
+        self.standings: list[Standing] = []
+        self.best, self.best_at = working.state(), 0
+        self.notes: list[str] = []
+        self.over = False
+
+    def begin(self, checkpoint: Path | None) -> int:
+        """Take up the checkpoint, or judge the start; return how many batches are behind."""
+        first = next(self.task.batches("train"))
+        self._cuts = not self.objective.by_list and cuts_by_row(
+            at_home(self.working.model, self.place.device), first[0], len(first[1])
+        )
+        self._quiet = self.passes.total < LEAST_BATCHES or len(first[1]) < LEAST_ROWS
+        self._run = self._identity() if checkpoint else ""
+        found = read_checkpoint(checkpoint, self._run) if checkpoint else None
+        if found is not None:
+            self._take_up(found)
+        else:
+            self._check()
+        self.working.model.train(not self._quiet)
+        return self.number
+
+    def go_on(self, checkpoint: Path | None, advance: Callable[[], None]) -> None:
+        """Train to the end, or until it no longer gets better, or until the loss is not a number."""
+        if self.over:
+            return
+        checks, saved = self.passes.checks(), time.monotonic()
+        torch.manual_seed(self._seed(self.number))
+        for number, place, batch in self.passes.batches(self.task, self.number):
+            if not self._learn(number, place, batch):
+                return
+            self.number = number + 1
+            advance()
+            checked = self.number in checks
+            self.over = checked and (self._check() or self.number >= self.passes.total)
+            if checkpoint and (checked or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                self._save(checkpoint)
+                saved = time.monotonic()
+            if self.over:
+                return
+            torch.manual_seed(self._seed(self.number))  # so that going on from a file draws what it would have drawn
+        if self.number not in checks:  # the last pass gave fewer batches than were counted
+            self._check()
+
+    def _learn(self, number: int, place: int, batch: Batch) -> bool:
+        """Take the steps of one batch; return whether all went well."""
+        whole = self.objective.part(place, *batch)
+        parts = self._parts(whole, self._seed(number))
+        for turn, part in enumerate(parts):
+            set_rate(self.optimizers, (number + turn / len(parts)) / self.passes.total)
+            loss = self.objective.loss(self.called, part)
+            if not self.place.agrees(math.isfinite(float(loss.detach()))) or not math.isfinite(
+                move(self.optimizers, loss)
+            ):
+                self._stop(number, float(loss.detach()))
+                return False
+            if self.after_step is not None:
+                with torch.no_grad():
+                    self.after_step(self.working.model)
+        return True
+
+    def _parts(self, whole: Part, seed: int) -> list[Part]:
+        rows = len(whole[1])
+        if not self._cuts or rows <= self.training.batch_rows:
+            return [whole]
+        inputs, target, group, said = whole
+        return [
+            (
+                {name: value[places] for name, value in inputs.items()},
+                target[places],
+                None if group is None else group[places],
+                None if said is None else said[places],
+            )
+            for places in cut(rows, self.training.batch_rows, seed)
+        ]
+
+    def _check(self) -> bool:
+        """Judge the model, keep it if it is the best; return whether it has not got better for half of all checks."""
+        with self.working.rounded() as model:
+            standing = stand(self.task, at_home(model, self.place.device), self.passes.epochs(self.number))
+        larger = self.task.spec.larger_is_better
+        self.standings.append(standing)
+        if len(self.standings) == 1:
+            return False
+        if standing.above(self.standings[self.best_at], larger_is_better=larger):
+            self.best, self.best_at = self.working.state(), len(self.standings) - 1
+        waited = len(self.standings) - 1 - self.best_at
+        if waited >= max(3, len(self.passes.checks()) // 2) and self.number < self.passes.total:
+            self.notes.append(
+                f"stopped after {standing.epoch:.2g} epochs: no better on validation for the last {waited} checks"
+            )
+            return True
+        return False
+
+    def _stop(self, number: int, loss: float) -> None:
+        self.over = True
+        kept = self.standings[self.best_at]
+        self.notes.append(
+            f"stopped at batch {number + 1:,} of {self.passes.total:,}: the loss or its gradient is not finite "
+            f"(loss {loss}); kept the model of epoch {kept.epoch:.2g}. Lower lr={self.training.lr}."
+        )
+
+    def _seed(self, number: int) -> int:
+        return (self.training.seed * 1_000_003 + number) * 64 + self.place.rank % 64
+
+    def _identity(self) -> str:
+        """Return what tells this training from others: settings, the weights it starts from, the size of the data."""
+        digest = hashlib.sha256(json.dumps(asdict(self.training), sort_keys=True).encode())
+        digest.update(f"{self.passes.each} {self.passes.world} {self.task.name}".encode())
+        for name, value in sorted(self.working.trained.items()):
+            digest.update(name.encode())
+            digest.update(bytes_of(value))
+        return digest.hexdigest()
+
+    def _save(self, path: Path) -> None:
+        if self.place.rank:
+            return
+        contents: dict[str, Any] = {
+            "run": self._run,
+            "number": self.number,
+            "now": self.working.state(exact=True),
+            "beside": [one.detach() for one in self.objective.parameters()],
+            "optimizers": states(self.optimizers),
+            "standings": [[one.epoch, one.metric, one.loss] for one in self.standings],
+            "best": self.best,
+            "best_at": self.best_at,
+            "notes": self.notes,
+            "over": self.over,
+        }
+        write_checkpoint(path, contents)
+
+    def _take_up(self, found: dict[str, Any]) -> None:
+        self.number, self.best, self.best_at = found["number"], found["best"], found["best_at"]
+        self.standings = [Standing(*values) for values in found["standings"]]
+        self.notes, self.over = list(found["notes"]), found["over"]
+        self.working.restore(found["now"])
+        with torch.no_grad():
+            for own, kept in zip(self.objective.parameters(), found["beside"], strict=True):
+                own.copy_(kept)
+        for optimizer, state in zip(self.optimizers, found["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
