@@ -1,0 +1,140 @@
+"""The layers of a traced graph that can run in integers, and what must stay in floating point, with the reason."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, fx
+
+from flyweight.graph.traced import TracedModel, module_of, tensor_of
+from flyweight.task.change import Skipped
+
+STEP = "quantize"
+aten = torch.ops.aten
+Kind = Literal["linear", "conv", "matmul"]
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+_PRODUCTS = (aten.matmul.default, aten.mm.default, aten.bmm.default, aten.addmm.default)
+_TURNS = (aten.t.default, aten.numpy_T.default, aten.transpose.int, aten.permute.default)
+#: Work that is neither a layer nor free: said to stay in floating point.
+_FLOAT: dict[object, str] = {
+    aten.scaled_dot_product_attention.default: "attention multiplies two activations; its softmax needs floating point",
+    aten.conv_transpose1d.default: "transposed convolution has no integer kernel here",
+    aten.conv_transpose2d.input: "transposed convolution has no integer kernel here",
+    aten.conv_transpose3d.input: "transposed convolution has no integer kernel here",
+    aten.lstm.input: "recurrent layers have no integer kernel here",
+    aten.gru.input: "recurrent layers have no integer kernel here",
+    aten.batch_norm.default: "a batch norm that could not be folded into the layer before it",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer with a constant weight.
+
+    Args:
+        name: of the layer in the model ("mlp.0"); of its weight where a layer is no module.
+        kind: "linear", "conv" or "matmul" (a product with a constant, as Keras writes a dense layer).
+        node: the operator's name in the graph.
+        input: name of the node whose output it reads.
+        weight: name of its weight.
+        reader: name of the node that reads the weight.
+        out_axis, in_axis: dimensions of the weight: output channels, and inputs.
+        bias: name of its bias, or None.
+    """
+
+    name: str
+    kind: Kind
+    node: str
+    input: str
+    weight: str
+    reader: str
+    out_axis: int
+    in_axis: int
+    bias: str | None
+
+    def tensor(self, traced: TracedModel) -> Tensor:
+        """Return the weight."""
+        return tensor_of(traced.body, self.weight)
+
+
+def find_sites(traced: TracedModel) -> tuple[tuple[Site, ...], tuple[Skipped, ...]]:
+    """Return the layers of a graph in the order they run, and what stays in floating point.
+
+    Example:
+        >>> from flyweight.graph.trace import trace
+        >>> [site.name for site in find_sites(trace(torch.nn.Linear(3, 2), {"input": torch.rand(4, 3)}))[0]]
+        ['weight']
+    """
+    sites: list[Site] = []
+    skipped: list[Skipped] = []
+    for node in traced.body.graph.nodes:
+        if node.target is aten.linear.default or node.target in CONVOLUTIONS or node.target in _PRODUCTS:
+            site, why = _site(node)
+            if site is not None:
+                sites.append(site)
+            else:
+                skipped.append(Skipped(module_of(node) or node.name, why, STEP))
+        elif node.target in _FLOAT:
+            skipped.append(Skipped(module_of(node) or node.name, _FLOAT[node.target], STEP))
+        elif node.op == "call_module":
+            skipped.append(Skipped(str(node.target), "a table is left to the step that codes tables", STEP))
+    return tuple(sites), tuple(_once(skipped))
+
+
+def inputs_of(site: Site, traced: TracedModel) -> int:
+    """Return how many numbers one output sums over."""
+    weight = site.tensor(traced)
+    return weight.numel() // weight.shape[site.out_axis]
+
+
+def _site(node: fx.Node) -> tuple[Site | None, str]:
+    first, second = (1, 2) if node.target is aten.addmm.default else (0, 1)
+    given, weight = node.args[first], node.args[second]
+    if not isinstance(given, fx.Node) or not isinstance(weight, fx.Node):
+        return None, "its arguments are no tensors of the graph"
+    if node.target is aten.linear.default or node.target in CONVOLUTIONS:
+        kind: Kind = "linear" if node.target is aten.linear.default else "conv"
+        bias = node.args[2] if len(node.args) > 2 else None
+        reader, turned = (weight, False) if weight.op == "get_attr" else (None, False)
+    else:
+        kind, bias = "matmul", node.args[0] if node.target is aten.addmm.default else None
+        reader, turned = _constant(weight)
+    if reader is None:
+        if _constant(given)[0] is None and node.target in _PRODUCTS:
+            return None, "it multiplies two activations"
+        return None, "its weight is computed in the model, not stored"
+    if _constant(given)[0] is not None:
+        return None, "it depends on no input"
+    if kind == "matmul" and reader.meta["val"].ndim != 2:
+        return None, f"its weight has {reader.meta['val'].ndim} dimensions; a matrix has 2"
+    out_axis = 0 if kind != "matmul" or turned else 1
+    bias_name = str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
+    weight_name = str(reader.target)
+    name = weight_name.removesuffix(".weight")
+    return Site(
+        name, kind, node.name, given.name, weight_name, reader.name, out_axis, 1 - out_axis, bias_name
+    ), ""
+
+
+def _constant(node: fx.Node) -> tuple[fx.Node | None, bool]:
+    """Return the node that reads the constant that this one is, and whether it was transposed on the way."""
+    turned = False
+    while node.target in _TURNS and node.meta["val"].ndim == 2:
+        if node.target not in (aten.permute.default, aten.transpose.int) or _swaps(node):
+            turned = not turned
+        before = node.args[0]
+        assert isinstance(before, fx.Node)
+        node = before
+    return (node, turned) if node.op == "get_attr" else (None, False)
+
+
+def _swaps(node: fx.Node) -> bool:
+    places = node.args[1] if node.target is aten.permute.default else node.args[1:3]
+    assert isinstance(places, (list, tuple))
+    wanted = [place % 2 for place in places if isinstance(place, int)]
+    return wanted in ([1, 0], [0, 1]) if node.target is aten.transpose.int else wanted == [1, 0]
+
+
+def _once(skipped: Iterable[Skipped]) -> Iterable[Skipped]:
+    return dict.fromkeys(skipped)
