@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 #: Largest allowed difference, relative to a score's own size, and to the largest score's.
 TOLERANCE = 1e-4
+#: Of a model rounded to few bits an engine may differ by so much of what the rounding itself does: where a value lies
+#: between two steps of the grid, the last bit of a sum decides, and engines add up in orders of their own.
+SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,17 @@ class Agreement:
     words: str
 
 
-def agreement(reference: NDArray[Any], scores: NDArray[Any], tolerance: float = TOLERANCE) -> Agreement:
+def agreement(
+    reference: NDArray[Any], scores: NDArray[Any], tolerance: float = TOLERANCE, *, noise: float = 0.0
+) -> Agreement:
     """Compare scores with a reference of the same candidates, shape (rows,) or (rows, columns).
 
     A score near zero is a difference of large terms, so it is held to the tolerance of the scores' scale, not its own.
     The order is compared down the rows of each column; scores closer than the tolerance may swap.
+
+    Args:
+        noise: for a model rounded to few bits, by how much the rounding moves the reference, root mean square: scores
+            then agree when they lie within half of that, root mean square, in any order.
 
     Example:
         >>> agreement(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.00001])).ok
@@ -60,6 +69,10 @@ def agreement(reference: NDArray[Any], scores: NDArray[Any], tolerance: float = 
     words = f"largest difference {max_abs:.2g}, {max_rel:.2g} relative, over {old.size:,} scores"
     if swapped:
         words += f"; {swapped:,} of them in another order"
+    if noise and not ok:
+        apart = float(np.sqrt(np.mean(np.square(difference))))
+        words += f"; {apart:.2g} root mean square, {apart / noise:.0%} of what rounding does to them"
+        ok = apart <= SHARE * noise
     return Agreement(max_abs, max_rel, not swapped, ok, words)
 
 

@@ -52,6 +52,7 @@ def choose_engine(
     threads: int,
     candidates: int = 500,
     seconds: float = 5.0,
+    noise: Sequence[float] = (),
 ) -> Choice:
     """Run a model in every engine, leave out those whose scores are not the reference's, and time the rest in turns.
 
@@ -63,6 +64,7 @@ def choose_engine(
         threads: threads for one call; 0 leaves it to the engine.
         candidates: rows of the batches that are timed: the samples' rows, repeated or cut.
         seconds: the most that timing takes.
+        noise: for a model rounded to few bits, what the rounding does to each reference (see `agreement`).
 
     Raises:
         InputError: there are no samples, or not a reference for each.
@@ -82,7 +84,7 @@ def choose_engine(
             prepared, why = _prepare(name, path, threads)
             if prepared is not None:
                 ready[name] = prepared
-                agreements[name], why = _compare(prepared, samples, reference)
+                agreements[name], why = _compare(prepared, samples, reference, noise)
             if why is not None:
                 skipped.append(Skipped(name, why))
                 if name in ready:
@@ -110,13 +112,14 @@ def _prepare(name: str, path: Path, threads: int) -> tuple[Prepared | None, str 
 
 
 def _compare(
-    prepared: Prepared, samples: Sequence[Sample], reference: Sequence[NDArray[Any]]
+    prepared: Prepared, samples: Sequence[Sample], reference: Sequence[NDArray[Any]], noise: Sequence[float]
 ) -> tuple[str, str | None]:
     """Return in words how close the scores are, and why they are not close enough, if so."""
     worst, words = -1.0, ""
     for number, (sample, scores) in enumerate(zip(samples, reference, strict=True)):
         try:
-            seen = agreement(scores, _shaped(prepared.run(_wanted(prepared, sample)), scores))
+            shaped = _shaped(prepared.run(_wanted(prepared, sample)), scores)
+            seen = agreement(scores, shaped, noise=noise[number] if noise else 0.0)
         except EngineError as error:
             return str(error), str(error)
         if not seen.ok:

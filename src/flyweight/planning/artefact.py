@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flyweight.cost.macs import Macs, count_macs
 from flyweight.engines.engine import Prepared
 from flyweight.engines.export import Exported, export_onnx
+from flyweight.graph.unrounded import Unrounded
 from flyweight.planning.requests import as_arrays
 from flyweight.task.scores import Scores, call_model, evaluating
 from flyweight.task.task import Split, Task
@@ -25,6 +26,7 @@ class Artefact:
         model: the module it was exported from.
         exported: the files.
         samples: sample requests; reference: PyTorch's scores of each.
+        noise: by how much rounding to few bits moves the scores of each sample, root mean square; 0 where none is.
         macs: multiply-accumulates of one row.
     """
 
@@ -33,6 +35,7 @@ class Artefact:
     samples: tuple[dict[str, NDArray[Any]], ...]
     reference: tuple[NDArray[Any], ...]
     macs: Macs
+    noise: tuple[float, ...] = ()
 
 
 def make_artefact(
@@ -49,9 +52,17 @@ def make_artefact(
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model), torch.no_grad():
         reference = tuple(call_model(model, sample, rows).numpy() for sample in samples)
+        noise = tuple(_rounding(model, sample, scores) for sample, scores in zip(samples, reference, strict=True))
         exported = export_onnx(model, samples[0], folder, name=name)
         macs = count_macs(model, samples[0], rows)
-    return Artefact(model, exported, tuple(as_arrays(sample) for sample in samples), reference, macs)
+    return Artefact(model, exported, tuple(as_arrays(sample) for sample in samples), reference, macs, noise)
+
+
+def _rounding(model: nn.Module, sample: dict[str, Tensor], scores: NDArray[Any]) -> float:
+    """Return the root mean square of what rounding does to the scores of a sample."""
+    with Unrounded() as mode:
+        exact = call_model(model, sample, len(scores)).numpy()
+    return float(np.sqrt(np.mean(np.square(exact - scores, dtype=np.float64)))) if mode.rounds else 0.0
 
 
 def artefact_scores(task: Task, prepared: Prepared, split: Split) -> Scores:
@@ -60,7 +71,8 @@ def artefact_scores(task: Task, prepared: Prepared, split: Split) -> Scores:
     targets: list[Tensor] = []
     groups: list[Tensor] = []
     for inputs, target, group in task.batches(split):
-        outputs.append(np.asarray(prepared.run(as_arrays(inputs))))
+        arrays = as_arrays(inputs)
+        outputs.append(np.asarray(prepared.run({name: arrays[name] for name in prepared.input_names})))
         targets.append(target)
         if group is not None:
             groups.append(group)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flyweight.cost.latency import Rounds, time_rounds
@@ -54,7 +55,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
         EngineError: no engine gives the right scores.
     """
     first = choose_engine(before.exported.path, before.samples, before.reference, threads=threads, seconds=0.2)
-    choice = choose_engine(after.exported.path, after.samples, after.reference, threads=threads, seconds=0.2)
+    choice = choose_engine(
+        after.exported.path, after.samples, after.reference, threads=threads, seconds=0.2, noise=after.noise
+    )
     arrays = as_arrays(request)
     originals = {name: find_engine(name).prepare(before.exported.path, threads) for name in first.latencies}
     running = {name: find_engine(name).prepare(after.exported.path, threads) for name in choice.latencies}
@@ -64,8 +67,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
             return before.model(**request)
 
     calls: dict[str, Callable[[], object]] = {"before": eager}
-    calls |= {f"exported in {name}": partial(prepared.run, arrays) for name, prepared in originals.items()}
-    calls |= {f"after in {name}": partial(prepared.run, arrays) for name, prepared in running.items()}
+    for which, engines in (("exported", originals), ("after", running)):
+        for name, prepared in engines.items():
+            calls[f"{which} in {name}"] = partial(prepared.run, _wanted(prepared, arrays))
     rows = max(len(values) for values in arrays.values())
     with evaluating(before.model):
         rounds = time_rounds(calls, candidates=rows, threads=threads, seconds=SECONDS)
@@ -80,6 +84,11 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
     return Race(engine, originals[other], other, running[engine], replace(rounds, samples=kept), choice)
 
 
+def _wanted(prepared: Prepared, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Leave out inputs that a model does not take, such as fields that were dropped."""
+    return {name: arrays[name] for name in prepared.input_names}
+
+
 def resident_growth(path: Path, engine: str, threads: int, request: dict[str, Tensor]) -> int | None:
     """Return by how many bytes a fresh process grows when an engine loads a model and scores one request.
 
@@ -92,7 +101,8 @@ def resident_growth(path: Path, engine: str, threads: int, request: dict[str, Te
         f"feed = {{name: numpy.array(values, dtype) for name, (values, dtype) in {feed!r}.items()}}"
     )
     load = f"loaded = engine.prepare(Path({str(path)!r}), {threads})"
+    call = "loaded.run({name: feed[name] for name in loaded.input_names})"
     try:
-        return measure_resident(load, "loaded.run(feed)", setup=setup).growth
+        return measure_resident(load, call, setup=setup).growth
     except EngineError:
         return None

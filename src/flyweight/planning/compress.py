@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flyweight.cost.sizes import model_bytes
 from flyweight.errors import InputError
@@ -17,14 +17,16 @@ from flyweight.planning.certificate import compare
 from flyweight.planning.clock import SECONDS, race, resident_growth
 from flyweight.planning.evidence import contents_of
 from flyweight.planning.findings import Findings
+from flyweight.planning.gate import Gate
 from flyweight.planning.interrupts import interrupts_wait
+from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.report_data import report_of
-from flyweight.planning.requests import sample_requests, timed_request
+from flyweight.planning.requests import sample_requests, served_rows, timed_request
 from flyweight.planning.result import Result, make_result
+from flyweight.planning.run_steps import run_steps
 from flyweight.planning.widen import widen_weights
 from flyweight.tables.encode_tables import EncodeTables
 from flyweight.tables.sizes import table_bytes
-from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Measurement
 from flyweight.task.progress import stage
@@ -35,16 +37,21 @@ from flyweight.task.task import Task
 DEFAULT_BUDGET = Budget(max_drop=0.001)
 
 
-def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] | None = None) -> Result:
+def compress(
+    task: Task, budget: Budget | None = None, *, steps: Sequence[Step] | None = None, rows: int | None = None
+) -> Result:
     """Return the smallest model found that stays inside a budget, exported, measured and certified.
 
     Args:
         task: the trained model and its data; it is not changed.
         budget: the limits; without steps they choose the steps. None without steps allows a drop of 0.001.
-        steps: what to do, in order, instead of choosing automatically.
+        steps: what to do, in order, instead of choosing automatically. One that breaks the model, or that must pay
+            and makes it slower, is taken back, with the reason among what was skipped.
+        rows: of the call that is timed; None takes 500 candidates of one request, and 64 rows where nothing is
+            scored by request (images, text).
 
     Raises:
-        InputError: a step is no step, or the budget cannot be met by any coding.
+        InputError: a step is no step or cannot do what it was asked, or the budget cannot be met by any coding.
         ExportError: the model cannot be exported; names the operator and the module.
         EngineError: no engine gives the scores that PyTorch gives.
 
@@ -53,24 +60,29 @@ def compress(task: Task, budget: Budget | None = None, *, steps: Sequence[Step] 
     """
     started = time.monotonic()
     _check_arguments(task, budget, steps)
+    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        raise InputError(f"rows must be a positive whole number, the rows of the timed call; seen {rows!r}.")
     task, widened = widen_weights(task)
     chosen = tuple(steps) if steps is not None else _steps_for(task, budget or DEFAULT_BUDGET)
     limits = budget or (DEFAULT_BUDGET if steps is None else Budget())
     threads = os.cpu_count() or 1 if torch.get_num_threads() < 1 else torch.get_num_threads()
     folder = tempfile.TemporaryDirectory(prefix="flyweight-")
     samples = sample_requests(task)
-    rows = len(next(iter(task.batches("validation")))[1])
-    sample_rows = min(rows, _rows_of(samples, rows))
+    batch = len(next(iter(task.batches("validation")))[1])
+    sample_rows = min(batch, _rows_of(samples, batch))
+    request = timed_request(task, rows or served_rows(task))
     with stage("Exporting the original", seconds=_export_seconds(task.model)):
         before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
-    changes, model = _apply(task, chosen)
-    changes = (*widened, *changes)
+    applied = run_steps(task, chosen, Gate(samples, sample_rows, request, threads))
+    model, recalibrated = recalibrate(task, applied.model, applied.changes)
+    changes = (*widened, *applied.changes, *recalibrated)
     interrupted = any(change.interrupted for change in changes)
     found = "the best found until the interrupt" if interrupted else "the compressed model"
     with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
         with stage(f"Exporting {found}", seconds=_export_seconds(model)):
-            after = make_artefact(model, samples, sample_rows, Path(folder.name, "after"))
-        findings = _measure(task, before, after, limits, threads)
+            wanted = [{name: one[name] for name in one if name not in applied.dropped} for one in samples]
+            after = make_artefact(model, wanted, sample_rows, Path(folder.name, "after"))
+        findings = _measure(task, (before, after), limits, threads, request)
         data = report_of(task, findings, changes, limits, chosen, time.monotonic() - started)
         return make_result(
             folder,
@@ -133,21 +145,11 @@ def _steps_for(task: Task, budget: Budget) -> tuple[Step, ...]:
     return (EncodeTables(ratio=max(tables / (0.97 * (min(allowed) - dense)), 1.0)),)
 
 
-def _apply(task: Task, steps: tuple[Step, ...]) -> tuple[tuple[Change, ...], nn.Module]:
-    changes: list[Change] = []
-    current = task
-    for step in steps:
-        change = step.apply(current)
-        changes.append(change)
-        current = current.with_model(change.model)
-        if change.interrupted:
-            break
-    return tuple(changes), current.model
-
-
-def _measure(task: Task, before: Artefact, after: Artefact, budget: Budget, threads: int) -> Findings:
+def _measure(
+    task: Task, artefacts: tuple[Artefact, Artefact], budget: Budget, threads: int, request: dict[str, Tensor]
+) -> Findings:
     """Read everything off the two exported models."""
-    request = timed_request(task)
+    before, after = artefacts
     with stage("Timing both models in every engine, in turns", seconds=SECONDS + 4.0):
         timed = race(before, after, request, threads)
     with stage("Certifying on the test split", seconds=10.0):
@@ -162,7 +164,7 @@ def _measure(task: Task, before: Artefact, after: Artefact, budget: Budget, thre
     return Findings(
         before=_measurement(before, comparison.before, comparison.guards_before),
         after=_measurement(after, comparison.after, comparison.guards_after),
-        artefacts=(before, after),
+        artefacts=artefacts,
         comparison=comparison,
         scores=scores,
         race=timed,

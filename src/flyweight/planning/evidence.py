@@ -92,6 +92,7 @@ def _inputs(task: Task, artefact: Artefact) -> dict[str, InputEntry]:
             shape=list(sample[name].shape[1:]),
         )
         for name, field in task.inputs.items()
+        if name in sample  # others were dropped
     }
 
 

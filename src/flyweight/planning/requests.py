@@ -16,6 +16,8 @@ Arrays = dict[str, NDArray[Any]]
 SAMPLE_ROWS = 64
 #: Candidates of a timed request, the field's usual size.
 CANDIDATES = 500
+#: Rows of a timed call where nothing is scored by request: the batch of a server for images or text.
+SERVED = 64
 
 
 def first_batch(task: Task) -> dict[str, Tensor]:
@@ -29,6 +31,11 @@ def sample_requests(task: Task) -> list[dict[str, Tensor]]:
     plain = first_batch(task)
     spread = {name: _spread(values, task.inputs[name]) for name, values in plain.items()}
     return [plain, spread]
+
+
+def served_rows(task: Task) -> int:
+    """Return the rows of a timed call: candidates of one request, or a batch where no input has such a role."""
+    return CANDIDATES if any(field.role != "sample" for field in task.inputs.values()) else SERVED
 
 
 def timed_request(task: Task, candidates: int = CANDIDATES) -> dict[str, Tensor]:

@@ -58,6 +58,7 @@ class Change:
         skipped: what was left, each with its reason.
         curve: points tried on the way, on validation data.
         interrupted: whether the user stopped the work and this is the best found until then.
+        dropped_inputs: inputs that the new model no longer takes, though it puts up with being given them.
     """
 
     step: str
@@ -67,4 +68,5 @@ class Change:
     skipped: tuple[Skipped, ...] = ()
     curve: tuple[Point, ...] = ()
     interrupted: bool = False
+    dropped_inputs: tuple[str, ...] = ()
 

@@ -42,6 +42,7 @@ class Task:
         output: what the model returns: "logit", "probability" (one a row), "columns" (a score for each class or item)
             or "value". None finds out from the shape and, for binary targets, from whether all lie in [0, 1].
         name: what the reports call the model.
+        original: the model that the task was first built around, the teacher of every distillation.
 
     Raises:
         InputError: a split is empty or can be read only once; an input is missing, unknown to the model, out of
@@ -62,10 +63,12 @@ class Task:
     output: OutputKind | None = None
     name: str = "model"
     spec: Metric = field(init=False, repr=False)
+    original: nn.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_arguments(self)
         object.__setattr__(self, "spec", find_metric(self.metric))
+        object.__setattr__(self, "original", self.model)
         _check_weights(self.model)
         inputs, target, _ = next(self.batches("train"), (None, None, None))
         if inputs is None or target is None:
@@ -120,7 +123,7 @@ class Task:
         return self.probabilities(outputs) if wants_probability and outputs.ndim == 1 else outputs
 
     def with_model(self, model: nn.Module) -> "Task":
-        """Return the same task around another model, without checking the data again."""
+        """Return the same task around another model, of the same `original`, without checking the data again."""
         changed = copy.copy(self)
         object.__setattr__(changed, "model", model)
         return changed
