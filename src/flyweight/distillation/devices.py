@@ -69,3 +69,8 @@ class Elsewhere(nn.Module):
 def at_home(model: nn.Module, device: torch.device) -> nn.Module:
     """Return a model that takes and gives tensors in main memory."""
     return model if device.type == "cpu" else Elsewhere(model, device)
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """Return the model itself, without what moves its tensors."""
+    return model.model if isinstance(model, Elsewhere) else model

@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flyweight.distillation.devices import find_place
+from flyweight.distillation.devices import find_place, inner
+from flyweight.distillation.features import FeatureMatch
 from flyweight.distillation.losses import LossName
 from flyweight.distillation.objective import Objective
+from flyweight.distillation.pairs import find_recombination
 from flyweight.distillation.run import AfterStep, Run
 from flyweight.distillation.standing import Standing
 from flyweight.distillation.teacher import Teacher
 from flyweight.distillation.training import STEP_ROWS, Training
-from flyweight.distillation.working import working_copy
+from flyweight.distillation.working import Working, working_copy
 from flyweight.task.progress import stage
 from flyweight.task.task import Task
 
@@ -107,8 +109,10 @@ def train(
     working.model.to(place.device)
     original = teacher if teacher is not None else getattr(task, "original", task.model)
     asked = None if training.alpha == 1 else Teacher(place.visitor(original))
-    run = Run(task, working, Objective(task, training, asked), place, after_step)
     interrupted = False
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        run = Run(task, working, _objective(task, working, training, asked), place, after_step)
     try:
         with stage("Training", total=run.passes.total) as work, torch.random.fork_rng(devices=[]):
             work.advance(run.begin(checkpoint))
@@ -121,6 +125,17 @@ def train(
         if asked is not None:
             asked.close()
     return _result(run, asked, time.monotonic() - started, interrupted=interrupted)
+
+
+def _objective(task: Task, working: Working, training: Training, teacher: Teacher | None) -> Objective:
+    if teacher is None:
+        return Objective(task, training, None)
+    pairs = find_recombination(task) if training.resampled else None
+    features = None
+    if training.features:
+        inputs = next(task.batches("train"))[0]
+        features = FeatureMatch(working.model, inner(teacher.model), training.features, inputs)
+    return Objective(task, training, teacher, pairs, features)
 
 
 def _result(run: Run, asked: Teacher | None, seconds: float, *, interrupted: bool) -> Recovered:

@@ -15,9 +15,9 @@ from torch import nn
 from flyweight.distillation.checkpoint import read_checkpoint, write_checkpoint
 from flyweight.distillation.checksum import bytes_of
 from flyweight.distillation.devices import Place, at_home
-from flyweight.distillation.objective import Objective, Part
+from flyweight.distillation.objective import Objective
 from flyweight.distillation.optimizers import make_optimizers, move, set_rate, states
-from flyweight.distillation.passes import cut, plan_passes
+from flyweight.distillation.passes import plan_passes
 from flyweight.distillation.standing import Standing, stand
 from flyweight.distillation.working import Working
 from flyweight.task.batches import Batch
@@ -98,8 +98,8 @@ class Run:
 
     def _learn(self, number: int, place: int, batch: Batch) -> bool:
         """Take the steps of one batch; return whether all went well."""
-        whole = self.objective.part(place, *batch)
-        parts = self._parts(whole, self._seed(number))
+        whole = self.objective.part(place, batch, self._seed(number))
+        parts = whole.pieces(self.training.batch_rows, self._seed(number)) if self._cuts else [whole]
         for turn, part in enumerate(parts):
             set_rate(self.optimizers, (number + turn / len(parts)) / self.passes.total)
             loss = self.objective.loss(self.called, part)
@@ -112,21 +112,6 @@ class Run:
                 with torch.no_grad():
                     self.after_step(self.working.model)
         return True
-
-    def _parts(self, whole: Part, seed: int) -> list[Part]:
-        rows = len(whole[1])
-        if not self._cuts or rows <= self.training.batch_rows:
-            return [whole]
-        inputs, target, group, said = whole
-        return [
-            (
-                {name: value[places] for name, value in inputs.items()},
-                target[places],
-                None if group is None else group[places],
-                None if said is None else said[places],
-            )
-            for places in cut(rows, self.training.batch_rows, seed)
-        ]
 
     def _check(self) -> bool:
         """Judge the model, keep it if it is the best; return whether it has not got better for half of all checks."""
