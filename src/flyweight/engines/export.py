@@ -13,6 +13,7 @@ from flyweight.engines.graph_file import name_dimensions, write_graph
 from flyweight.engines.quantized_weights import write_out_quantizers
 from flyweight.engines.quantizers import QUANTIZERS
 from flyweight.engines.shifts import TRANSLATIONS
+from flyweight.engines.sparse_weights import SPARSE_WEIGHTS, write_out_sparse_weights
 from flyweight.errors import ExportError
 from flyweight.graph.blame import find_blame
 from flyweight.graph.capture import Captured, capture, failure
@@ -68,6 +69,7 @@ def export_onnx(model: nn.Module, inputs: Mapping[str, Tensor], folder: Path, *,
         graph = _translate(captured)
     labels = _labels(names, captured.values, captured.rows)
     write_out_quantizers(graph)
+    write_out_sparse_weights(graph)
     name_dimensions(graph, labels)
     path = folder / f"{name}.onnx"
     written = write_graph(graph, path)
@@ -93,7 +95,7 @@ def _translate(captured: Captured) -> ir.Model:
             input_names=captured.named.names,
             output_names=(OUTPUT,),
             opset_version=OPSET,
-            custom_translation_table={**TRANSLATIONS, **QUANTIZERS},
+            custom_translation_table={**TRANSLATIONS, **QUANTIZERS, **SPARSE_WEIGHTS},
         )
     except torch.onnx.OnnxExporterError as error:
         raise failure(find_blame(error, captured.named.model)) from error

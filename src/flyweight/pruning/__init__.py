@@ -1,0 +1,1 @@
+"""Pruning: what of a network can go, and what is left when it is gone."""
