@@ -1,4 +1,4 @@
-"""Changing a graph node by node: constants read and added, nodes put before others, names that stay the same each time."""
+"""Changing a graph node by node: constants read and added, nodes put before others, always under the same names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Return an initializer of that name; one that is there with the same numbers is taken again, else "_1" is added."""
+    """Return an initializer of that name, the one that is there if its numbers are the same; other numbers get "_1"."""
     wanted, number = name, 0
     while (known := graph.initializers.get(wanted)) is not None:
         seen = constant_of(known)
@@ -30,14 +30,23 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def insert_before(
-    place: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], like: ir.Value, dtype: ir.DataType, **attributes: Any
+    place: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    dtype: ir.DataType,
+    *,
+    suffix: str = "",
+    **given: Any,
 ) -> ir.Value:
-    """Put a standard node before another; its one result is named after `like` and shaped like it."""
-    graph = place.graph
+    """Put a standard node with the attributes given before another; its result has that one's shape.
+
+    It is named after what that one makes, its own operator and the suffix.
+    """
+    graph, like = place.graph, place.outputs[0]
     assert graph is not None
-    node = ir.node(op_type, list(inputs), attributes)
+    node = ir.node(op_type, list(inputs), given)
     result = node.outputs[0]
-    node.name = result.name = f"{like.name}.{op_type}"
+    node.name = result.name = f"{like.name}.{op_type}{suffix}"
     result.shape, result.dtype = like.shape, dtype
     graph.insert_before(place, node)
     return result

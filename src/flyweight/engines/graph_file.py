@@ -68,7 +68,7 @@ def _write_tensors(model: ir.Model, data: Path) -> int:
                 offset,
                 tensor.nbytes,
                 tensor.dtype,
-                shape=ir.Shape(tensor.shape),
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=str(value.name),
                 base_dir=data.parent,
             )

@@ -6,26 +6,53 @@ the result is quantised again; and a MatMul that reads dequantised weights besid
 them on the way, but no Gemm.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
 from flyweight.engines.graph_edits import add_constant, constant_of, insert_before, replace
 
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
+#: Operators that give the same numbers in another shape.
+_RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _FLOAT = ir.DataType.FLOAT
 
 
 def fit_layers(graph: ir.Graph) -> None:
-    """Turn weights instead of transposing them, unfold weight-only Gemm, and write biases of integer layers as int32."""
+    """Turn weights instead of transposing them, unfold weight-only Gemm, write biases of integer layers as int32."""
     for node in list(graph):
         if node.op_type == "Transpose" and _dequantised_constant(node.inputs[0]):
             _turn(graph, node)
+        elif node.op_type in _RESHAPING and _is_dequantised(node.inputs[0]):
+            _reshape_before(node)
     for node in list(graph):
         if node.op_type == "Gemm" and _is_weight_only(node):
             _unfold(graph, node)
     for node in graph:
         if node.op_type in _BIASED and len(node.inputs) == 3 and not _is_requantised(node.outputs[0]):
             _quantise_bias(graph, node)
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    """Whether a value is an activation that comes dequantised with one scale."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or constant_of(node.inputs[0]) is not None:
+        return False
+    step = constant_of(node.inputs[1])
+    return step is not None and not step.ndim
+
+
+def _reshape_before(node: ir.Node) -> None:
+    """Reshape the integers, so that what reads the result sees it dequantised."""
+    dequantise = node.inputs[0].producer()  # type: ignore[union-attr]
+    assert dequantise is not None
+    whole, *grid = dequantise.inputs
+    assert whole is not None
+    assert whole.dtype is not None
+    attributes = {name: one.value for name, one in node.attributes.items()}
+    reshaped = insert_before(node, node.op_type, [whole, *node.inputs[1:]], whole.dtype, **attributes)
+    replace(node, insert_before(node, "DequantizeLinear", [reshaped, *grid], _FLOAT))
 
 
 def _dequantised_constant(value: ir.Value | None) -> bool:
@@ -48,16 +75,15 @@ def _turn(graph: ir.Graph, node: ir.Node) -> None:
 def _turned(graph: ir.Graph, place: ir.Node, weight: ir.Value, perm: list[int]) -> ir.Value:
     dequantise = weight.producer()
     assert dequantise is not None
-    attributes = {name: one.as_int() for name, one in dequantise.attributes.items()}
+    attributes: dict[str, Any] = {name: one.as_int() for name, one in dequantise.attributes.items()}
     inputs = [
         _turned_constant(graph, value, perm) if value is not None and value.shape and len(value.shape) > 1 else value
         for value in dequantise.inputs
     ]
     if "axis" in attributes:
         attributes["axis"] = perm.index(attributes["axis"])
-    result = insert_before(place, "DequantizeLinear", inputs, weight, _FLOAT, **attributes)
+    result = insert_before(place, "DequantizeLinear", inputs, _FLOAT, **attributes)
     result.shape = ir.Shape([weight.shape[old] for old in perm]) if weight.shape is not None else None
-    result.name = f"{weight.name}.turned"
     return result
 
 
@@ -68,46 +94,43 @@ def _turned_constant(graph: ir.Graph, value: ir.Value, perm: list[int]) -> ir.Va
 
 
 def _is_weight_only(node: ir.Node) -> bool:
-    x = node.inputs[0]
-    producer = None if x is None else x.producer()
     plain = [name for name, usual in (("alpha", 1.0), ("beta", 1.0)) if _number(node, name, usual) == 1.0]
     return (
         len(plain) == 2
         and not _number(node, "transA", 0)
         and _dequantised_constant(node.inputs[1])
-        and (producer is None or producer.op_type != "DequantizeLinear")
+        and not _is_dequantised(node.inputs[0])
     )
 
 
 def _unfold(graph: ir.Graph, node: ir.Node) -> None:
     """Write a Gemm as MatMul and Add."""
     x, weight, bias = (*node.inputs, None)[:3]
-    y = node.outputs[0]
     assert weight is not None
     if _number(node, "transB", 0):
         weight = _turned(graph, node, weight, [1, 0])
-    product = insert_before(node, "MatMul", [x, weight], y, _FLOAT)
-    replace(node, product if bias is None else insert_before(node, "Add", [product, bias], y, _FLOAT))
+    product = insert_before(node, "MatMul", [x, weight], _FLOAT)
+    replace(node, product if bias is None else insert_before(node, "Add", [product, bias], _FLOAT))
 
 
 def _is_requantised(value: ir.Value) -> bool:
     readers = value.consumers()
     return bool(readers) and all(
-        one.op_type == "QuantizeLinear" or (one.op_type == "Relu" and _is_requantised(one.outputs[0])) for one in readers
+        reader.op_type == "QuantizeLinear" or (reader.op_type == "Relu" and _is_requantised(reader.outputs[0]))
+        for reader in readers
     )
 
 
 def _quantise_bias(graph: ir.Graph, node: ir.Node) -> None:
     """Write a bias as int32 in units of scale of x * scale of the weight, unless it is too large for that."""
     x, weight, bias = node.inputs
-    if x is None or bias is None or not _dequantised_constant(weight):
-        return
-    first, second = x.producer(), weight.producer()  # type: ignore[union-attr]
     numbers = constant_of(bias)
-    if first is None or second is None or first.op_type != "DequantizeLinear" or numbers is None:
+    if bias is None or numbers is None or numbers.ndim != 1:
         return
-    step, steps = constant_of(first.inputs[1]), constant_of(second.inputs[1])
-    if step is None or steps is None or step.ndim or steps.ndim > 1 or numbers.ndim != 1:
+    if not _is_dequantised(x) or not _dequantised_constant(weight):
+        return
+    step, steps = (constant_of(value.producer().inputs[1]) for value in (x, weight))  # type: ignore[union-attr]
+    if step is None or steps is None or steps.ndim > 1:
         return
     units = (step * steps).astype(np.float32)
     whole = np.rint(numbers.astype(np.float64) / units)
@@ -116,8 +139,8 @@ def _quantise_bias(graph: ir.Graph, node: ir.Node) -> None:
     stored = add_constant(graph, f"{bias.name}.int32", whole.astype(np.int32))
     scale = add_constant(graph, f"{bias.name}.scale", units)
     attributes = {"axis": 0} if units.ndim else {}
-    result = insert_before(node, "DequantizeLinear", [stored, scale], bias, _FLOAT, **attributes)
-    result.name = f"{bias.name}.float"
+    result = insert_before(node, "DequantizeLinear", [stored, scale], _FLOAT, suffix=".bias", **attributes)
+    result.shape = bias.shape
     node.replace_input_with(2, result)
 
 

@@ -28,7 +28,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
-_FLOAT = ir.DataType.FLOAT
+_FLOAT, _U8 = ir.DataType.FLOAT, ir.DataType.UINT8
 
 
 def write_out_quantizers(model: ir.Model) -> None:
@@ -55,30 +55,37 @@ def _is_newer(value: ir.Value | None, node: ir.Node) -> bool:
 
 def _write_grid(graph: ir.Graph, node: ir.Node) -> None:
     x, scale = node.inputs[:2]
-    assert x is not None and scale is not None
+    assert x is not None
+    assert scale is not None
     block, low, high = (node.attributes[name].as_int() for name in ("block", "low", "high"))
     scales, zeros = _grid_of(node)
     kind = stored_type(low, high)
     steps = add_constant(graph, str(scale.name), scales)
-    zero = add_constant(graph, f"{scale.name}.zero_point", zeros.astype(_DTYPES[kind]))
-    attributes = {"axis": node.attributes["axis"].as_int() % len(x.shape or ())} if scales.ndim else {}
-    attributes |= {"block_size": block} if block else {}
+    grid: list[ir.Value | None] = [steps]
+    if zeros.any() or not kind.endswith("4"):  # integer kernels ask for it even where it is 0, those of 4 bits do not
+        grid.append(add_constant(graph, f"{scale.name}.zero_point", zeros.astype(_DTYPES[kind])))
+    attributes: dict[str, Any] = {}
+    if scales.ndim:
+        attributes["axis"] = node.attributes["axis"].as_int() % len(x.shape or ())
+    if block:
+        attributes["block_size"] = block
     numbers = constant_of(x)
     if numbers is None:
         if RANGES[kind] != (low, high):
             x = _clipped(graph, node, x, (low - zeros) * scales, (high - zeros) * scales, attributes)
-        whole = insert_before(node, "QuantizeLinear", [x, steps, zero], x, zero.dtype, **attributes)  # type: ignore[arg-type]
+        whole = insert_before(node, "QuantizeLinear", [x, *grid], _type_of(kind), **attributes)
     else:
         rounded = _rounded(numbers, scales, zeros, attributes)
         whole = add_constant(graph, f"{x.name}.{kind}", rounded.clip(low, high).astype(_DTYPES[kind]))
-    replace(node, insert_before(node, "DequantizeLinear", [whole, steps, zero], x, _FLOAT, **attributes))
+    replace(node, insert_before(node, "DequantizeLinear", [whole, *grid], _FLOAT, **attributes))
 
 
 def _grid_of(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the scales and zero points of a node, checked: engines believe them unseen."""
     x, scale = node.inputs[:2]
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    assert x is not None and scale is not None
+    assert x is not None
+    assert scale is not None
     scales = _needed(node, scale)
     zeros = np.zeros_like(scales) if zero_point is None else np.rint(_needed(node, zero_point))
     shape, axis, block = list(x.shape or ()), node.attributes["axis"].as_int(), node.attributes["block"].as_int()
@@ -89,14 +96,15 @@ def _grid_of(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     else:
         due = [shape[axis]] if scales.ndim else []
     if list(scales.shape) != due or zeros.shape != scales.shape:
-        raise _refusal(node, f"scales of shape {list(scales.shape)} and zero points of {list(zeros.shape)}; {due} is due")
+        seen = f"scales of shape {list(scales.shape)} and zero points of {list(zeros.shape)}"
+        raise _refusal(node, f"{seen}, where {due} is due")
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise _refusal(node, "scales that are not all positive numbers")
     return scales, zeros
 
 
 def _rounded(
-    numbers: NDArray[Any], scales: NDArray[np.float32], zeros: NDArray[np.float32], attributes: dict[str, int]
+    numbers: NDArray[Any], scales: NDArray[np.float32], zeros: NDArray[np.float32], attributes: dict[str, Any]
 ) -> NDArray[np.float32]:
     """Round half to even, as QuantizeLinear does; all in float32."""
     scales, zeros = _spread(scales, numbers.ndim, attributes), _spread(zeros, numbers.ndim, attributes)
@@ -104,7 +112,7 @@ def _rounded(
     return rounded
 
 
-def _spread(values: NDArray[np.float32], rank: int, attributes: dict[str, int]) -> NDArray[np.float32]:
+def _spread(values: NDArray[np.float32], rank: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
     """Shape scales so that they meet what they scale."""
     if "block_size" in attributes:
         return np.repeat(values, attributes["block_size"], attributes["axis"])
@@ -119,7 +127,7 @@ def _clipped(
     x: ir.Value,
     least: NDArray[np.float32],
     most: NDArray[np.float32],
-    attributes: dict[str, int],
+    attributes: dict[str, Any],
 ) -> ir.Value:
     """Cut to the ends of a grid that is narrower than its type."""
     rank = len(x.shape or ())
@@ -128,44 +136,45 @@ def _clipped(
         for name, value in (("least", least), ("most", most))
     )
     if not attributes:
-        return insert_before(node, "Clip", [x, low, high], x, _FLOAT)
-    return insert_before(node, "Min", [insert_before(node, "Max", [x, low], x, _FLOAT), high], x, _FLOAT)
+        return insert_before(node, "Clip", [x, low, high], _FLOAT)
+    return insert_before(node, "Min", [insert_before(node, "Max", [x, low], _FLOAT), high], _FLOAT)
 
 
 def _write_dynamic(graph: ir.Graph, node: ir.Node) -> None:
     """Write (whole products) * (scale of x * scales of the weight) + bias; engines fuse these very nodes."""
     x, weight, scale, bias = (*node.inputs, None)[:4]
     y = node.outputs[0]
-    assert x is not None and weight is not None and scale is not None
+    assert x is not None
+    assert weight is not None
     turned = np.ascontiguousarray(_needed(node, weight).astype(np.int8).T)
-    dynamic = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+    weights = add_constant(graph, f"{weight.name}.turned", turned)
+    dynamic = ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{y.name}.DynamicQuantizeLinear")
     graph.insert_before(node, dynamic)
-    whole, step, zero = dynamic.outputs
-    dynamic.name = f"{y.name}.DynamicQuantizeLinear"
     for value, name, dtype in zip(dynamic.outputs, ("q", "scale", "zero"), (_U8, _FLOAT, _U8), strict=True):
         value.name, value.dtype = f"{dynamic.name}.{name}", dtype
-        value.shape = x.shape if value is whole else ir.Shape([])
-    weights = add_constant(graph, f"{weight.name}.turned", turned)
-    product = insert_before(node, "MatMulInteger", [whole, weights, zero], y, ir.DataType.INT32)
-    product = insert_before(node, "Cast", [product], y, _FLOAT, to=int(_FLOAT))
-    steps = insert_before(node, "Mul", [step, scale], scale, _FLOAT)
-    result = insert_before(node, "Mul", [product, steps], y, _FLOAT)
-    replace(node, result if bias is None else insert_before(node, "Add", [result, bias], y, _FLOAT))
-
-
-_U8 = ir.DataType.UINT8
+        value.shape = x.shape if name == "q" else ir.Shape([])
+    whole, step, zero = dynamic.outputs
+    steps = insert_before(node, "Mul", [step, scale], _FLOAT, suffix=".scale")
+    steps.shape = ir.Shape([turned.shape[1]])
+    product = insert_before(node, "MatMulInteger", [whole, weights, zero], ir.DataType.INT32)
+    product = insert_before(node, "Cast", [product], _FLOAT, to=int(_FLOAT))
+    result = insert_before(node, "Mul", [product, steps], _FLOAT)
+    replace(node, result if bias is None else insert_before(node, "Add", [result, bias], _FLOAT))
 
 
 def _write_stored(graph: ir.Graph, node: ir.Node) -> None:
     x, kind = node.inputs[0], node.attributes["kind"].as_string()
     assert x is not None
-    half = _DTYPES[kind]
     numbers = constant_of(x)
     if numbers is None:
-        small = insert_before(node, "Cast", [x], x, ir.DataType.from_numpy(half), to=int(ir.DataType.from_numpy(half)))
+        half = insert_before(node, "Cast", [x], _type_of(kind), suffix=f".{kind}", to=int(_type_of(kind)))
     else:
-        small = add_constant(graph, f"{x.name}.{kind}", numbers.astype(half))
-    replace(node, insert_before(node, "Cast", [small], node.outputs[0], _FLOAT, to=int(_FLOAT)))
+        half = add_constant(graph, f"{x.name}.{kind}", numbers.astype(_DTYPES[kind]))
+    replace(node, insert_before(node, "Cast", [half], _FLOAT, to=int(_FLOAT)))
+
+
+def _type_of(kind: str) -> ir.DataType:
+    return ir.DataType.from_numpy(_DTYPES[kind])
 
 
 def _needed(node: ir.Node, value: ir.Value) -> NDArray[Any]:

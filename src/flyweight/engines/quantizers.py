@@ -1,4 +1,4 @@
-"""The operators of `graph.quantize_ops` on their way into ONNX: one node each, which `quantized_weights` then writes out.
+"""The operators of `graph.quantize_ops` on their way into ONNX: a node each, which `quantized_weights` writes out.
 
 They pass the exporter whole, so that what they round is still known as a constant when the graph is finished.
 """
