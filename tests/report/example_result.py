@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from flyweight.cost.latency import summarise
-from flyweight.report.data import ReportData, ScoreSample, TableRow, Timing
+from flyweight.report.data import LayerRow, ReportData, ScoreSample, TableRow, Timing
 from flyweight.task.change import Point, Skipped
 from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Measurement
@@ -20,6 +20,12 @@ TABLES = (
     ("home_ownership", 6, 0), ("marital_status", 4, 0), ("household_size", 6, 0), ("household_comp", 6, 0),
     ("kids_count", 5, 0), ("display", 12, 0), ("mailer", 12, 0), ("brand", 3, 0), ("weekday", 7, 0),
 )  # fmt: skip
+LAYERS = (
+    LayerRow("cross.0.weight", "400 x 400 float32", "400 x 400 int8", 640_000, 161_600),
+    LayerRow("deep.0.weight", "256 x 400 float32", "40 x 400 int8", 409_600, 16_160),
+    LayerRow("deep.2.weight", "128 x 256 float32", "24 x 40 int8", 131_072, 1_056),
+    LayerRow("gate.weight", "16 x 16 float32", "taken out", 1_024, 0),
+)
 PROOF: dict[str, Any] = {"n": 78_053, "groups": 5_012, "method": "grouped bootstrap, 2,000 resamples"}
 SKIPPED = (
     Skipped("tables.department.weight", "31 rows: a codebook would be larger than the table", "encode_tables"),
@@ -112,6 +118,7 @@ def make_result(**changes: Any) -> ReportData:
         },
         guard_margins={"logloss": 0.001},
         tables=tables,
+        layers=LAYERS,
         curve=make_curve(),
         scores=make_scores(),
         timings=make_timings(),

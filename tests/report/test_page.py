@@ -91,3 +91,11 @@ def test_page_of_a_bare_result_leaves_out_what_is_unknown() -> None:
     assert Outline(page).open == []
     assert not re.search(r'id="(tables|curve|scores|latency)"', page)
     assert "Nothing was skipped." in page
+
+
+def test_page_says_what_became_of_each_layer() -> None:
+    page = render_page(make_result())
+    assert "What became of the layers" in page
+    assert "The weights of 4 layers: 1.2 MB, now 178.8 kB." in page
+    assert "taken out" in page
+    assert "What became of the layers" not in render_page(make_bare_result())

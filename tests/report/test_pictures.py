@@ -13,11 +13,16 @@ from flyweight.report.data import TableRow
 from flyweight.report.pictures.calibration import calibration_curve, draw_calibration
 from flyweight.report.pictures.curve import draw_curve
 from flyweight.report.pictures.latency import density, draw_latency
+from flyweight.report.pictures.part_bytes import Part, draw_part_bytes
 from flyweight.report.pictures.score_change import describe_change, draw_score_change
-from flyweight.report.pictures.table_bytes import draw_table_bytes
+
+
+def parts(rows: tuple[TableRow, ...]) -> list[Part]:
+    return [Part(row.name, row.bytes_before, row.bytes_after) for row in rows]
+
 
 DRAWN = {
-    "tables": lambda width: draw_table_bytes(make_tables(), width),
+    "tables": lambda width: draw_part_bytes(parts(make_tables()), "table", width),
     "curve": lambda width: draw_curve(make_curve(), 0.001, "auc", make_result().drop, width),
     "calibration": lambda width: draw_calibration(make_scores(), width),
     "scores": lambda width: draw_score_change(make_scores(), width),
@@ -78,18 +83,18 @@ def test_identifiers_of_two_pictures_differ() -> None:
 
 
 def test_largest_tables_stand_on_top_and_the_rest_together() -> None:
-    svg = draw_table_bytes(make_tables(), 1000)
+    svg = draw_part_bytes(parts(make_tables()), "table", 1000)
     texts = [text for text in re.findall(r"<text[^>]*>([^<]+)</text>", svg) if not re.search(r"\d [kM]?B|\dx", text)]
     assert texts[:2] == ["household_x_product", "household_x_type"]
     assert texts[-1] == "10 smaller tables"
 
 
 def test_dollars_in_a_name_are_not_mathematics() -> None:
-    assert "price_$_band_$^{x}$" in draw_table_bytes(make_hostile_result().tables, 1000)
+    assert "price_$_band_$^{x}$" in draw_part_bytes(parts(make_hostile_result().tables), "table", 1000)
 
 
 def test_table_of_no_bytes_is_drawn() -> None:
-    assert "<svg" in draw_table_bytes([TableRow("gone", 10, 4, "left out", 160, 0)], 1000)
+    assert "<svg" in draw_part_bytes([Part("gone", 160, 0)], "table", 1000)
 
 
 def test_point_far_above_the_margin_does_not_squash_the_others() -> None:

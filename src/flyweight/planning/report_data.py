@@ -4,6 +4,8 @@ from flyweight.cost.hardware import describe_hardware
 from flyweight.cost.latency import speedup
 from flyweight.planning.budget import Budget
 from flyweight.planning.findings import Findings, coded_tables, skipped_of
+from flyweight.planning.layers import layer_rows
+from flyweight.planning.step_words import words_of
 from flyweight.report.data import ReportData, ScoreSample, TableRow, Timing
 from flyweight.task.change import Change
 from flyweight.task.scores import Scores
@@ -38,6 +40,7 @@ def report_of(
         guard_margins=comparison.guard_margins,
         missed=missed,
         tables=tuple(TableRow(*row) for row in coded_tables(changes)),
+        layers=layer_rows(found.artefacts[0].model, found.artefacts[1].model, changes),
         curve=tuple(point for change in changes for point in change.curve),
         scores=_score_sample(task, *found.scores),
         timings=_timings(found),
@@ -45,29 +48,14 @@ def report_of(
         resident_before=found.resident[0],
         resident_after=found.resident[1],
         engine=found.race.engine,
-        changes=_words(changes),
+        unit="candidates" if any(field.role != "sample" for field in task.inputs.values()) else "rows",
+        changes=words_of(changes),
         skipped=skipped_of(found, changes),
         notes=tuple(f"{engine}: {words}" for engine, words in found.race.choice.agreements.items()),
         hardware=describe_hardware(),
         seed=next((seed for step in steps if (seed := getattr(step, "seed", None)) is not None), None),
         seconds=seconds,
     )
-
-
-def _words(changes: tuple[Change, ...]) -> tuple[str, ...]:
-    """Return in words what the steps did."""
-    found = []
-    for change in changes:
-        settings = ", ".join(f"{name}={value}" for name, value in change.settings.items())
-        coded = sum(done.get("what") == "table" for done in change.done)
-        wide = [f"{done['weights']:,} weights of {done['from']}" for done in change.done if done["what"] == "weights"]
-        found.append(f"{change.step}({settings}): {wide[0] + ' made float32' if wide else f'{coded} tables coded'}")
-        if change.interrupted:
-            found.append(f"{change.step} was interrupted; this is the best found until then")
-        for done in change.done:
-            if done.get("what") == "recalibration":
-                found.append(f"logits recalibrated: x {done['scale']:.4f} {done['bias']:+.4f}, {done['how']}")
-    return tuple(found)
 
 
 def _score_sample(task: Task, before: Scores, after: Scores) -> ScoreSample | None:

@@ -33,6 +33,23 @@ class TableRow:
     bytes_after: int
 
 
+@dataclass(frozen=True)
+class LayerRow:
+    """The weights of one layer, before and after.
+
+    Args:
+        name: of the tensor in the model ("layer1.0.conv1.weight").
+        before, after: its shape and how it is stored, in words ("256 x 400 float32", "32 x 56 int8").
+        bytes_before, bytes_after: of its numbers and what says how to read them.
+    """
+
+    name: str
+    before: str
+    after: str
+    bytes_before: int
+    bytes_after: int
+
+
 @dataclass(frozen=True, eq=False)
 class ScoreSample:
     """What both models said about the same rows.
@@ -83,12 +100,14 @@ class ReportData:
         guard_drops, guard_margins: the same for the other metrics, by name.
         missed: what of the budget was not reached and by how much, one sentence each.
         tables: every table, in the model's order.
+        layers: the weights of every layer that changed, in the model's order.
         curve: points tried, on validation data.
         scores: a sample of rows scored by both models.
         timings: what was timed, the original first.
         speedup: ratio of the median times, before / after, with its interval.
         resident_before, resident_after: bytes of memory that a running engine grows by.
         engine: the engine that the bundle names.
+        unit: what a row of the timed call is: "candidates" of a request, or plain "rows".
         changes: what was done, in words.
         skipped: what was left as it was, with reasons.
         notes: further facts on how it was measured, in words ("scores agree with PyTorch to 3e-06").
@@ -109,6 +128,7 @@ class ReportData:
     guard_margins: Mapping[str, float] = field(default_factory=dict)
     missed: tuple[str, ...] = ()
     tables: tuple[TableRow, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
     curve: tuple[Point, ...] = ()
     scores: ScoreSample | None = None
     timings: tuple[Timing, ...] = ()
@@ -116,6 +136,7 @@ class ReportData:
     resident_before: int | None = None
     resident_after: int | None = None
     engine: str = ""
+    unit: str = "candidates"
     changes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ def _time(data: ReportData) -> str:
     if not data.timings:
         return ""
     latency = data.timings[0].latency
-    rows = f"{latency.candidates:,} candidates" if latency.candidates > 1 else "one row"
+    rows = f"{latency.candidates:,} {data.unit}" if latency.candidates > 1 else "one row"
     return (
         f"{latency.repeats:,} rounds of one call with {rows}, after warm-up, {latency.threads} "
         f"thread{'s' if latency.threads != 1 else ''}. All models took turns in the same run, in shuffled order. "

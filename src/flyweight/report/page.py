@@ -8,13 +8,13 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flyweight.report.data import ReportData, TableRow
+from flyweight.report.data import LayerRow, ReportData, TableRow
 from flyweight.report.measured import how_measured
 from flyweight.report.pictures.calibration import draw_calibration
 from flyweight.report.pictures.curve import draw_curve
 from flyweight.report.pictures.latency import draw_latency
+from flyweight.report.pictures.part_bytes import Part, draw_part_bytes
 from flyweight.report.pictures.score_change import describe_change, draw_score_change
-from flyweight.report.pictures.table_bytes import draw_table_bytes
 from flyweight.report.verdict import comparison, judge
 from flyweight.report.words import bytes_in_words, count_in_words, divided, metric_in_words, milliseconds_in_words
 
@@ -59,6 +59,7 @@ def render_page(data: ReportData) -> str:
         side=_side_to_scale(data),
         pictures=[picture for part in PICTURES for picture in part(data)],
         tables=[_table_words(row) for row in sorted(data.tables, key=lambda row: (-row.bytes_before, row.name))],
+        layers=[_layer_words(row) for row in data.layers],
         measured=how_measured(data),
         milliseconds=milliseconds_in_words,
     )
@@ -70,8 +71,20 @@ def _tables(data: ReportData) -> list[Picture]:
     held = (bytes_in_words(data.before.table_bytes), bytes_in_words(data.after.table_bytes))
     tables = "1 embedding table" if len(data.tables) == 1 else f"{len(data.tables)} embedding tables"
     words = f"{tables}: {held[0]}, now {held[1]}. The scale is logarithmic: every step to the right multiplies."
-    drawn = _drawings(partial(draw_table_bytes, data.tables), FULL)
+    parts = [Part(row.name, row.bytes_before, row.bytes_after) for row in data.tables]
+    drawn = _drawings(partial(draw_part_bytes, parts, "table"), FULL)
     return [Picture("tables", "Where the bytes were, and are", words, *drawn, legend=PAIR)]
+
+
+def _layers(data: ReportData) -> list[Picture]:
+    if not data.layers:
+        return []
+    parts = [Part(row.name, row.bytes_before, row.bytes_after) for row in data.layers]
+    held = (bytes_in_words(sum(part.bytes_before for part in parts)), sum(part.bytes_after for part in parts))
+    layers = "The weights of 1 layer" if len(parts) == 1 else f"The weights of {len(parts)} layers"
+    words = f"{layers}: {held[0]}, now {bytes_in_words(held[1])}. The scale is logarithmic."
+    drawn = _drawings(partial(draw_part_bytes, parts, "layer"), FULL)
+    return [Picture("layers", "What became of the layers", words, *drawn, legend=PAIR)]
 
 
 def _curve(data: ReportData) -> list[Picture]:
@@ -115,7 +128,7 @@ def _drawings(paint: Callable[[int], str], wide: int) -> tuple[Markup, Markup]:
 
 
 #: The pictures in the order of the page.
-PICTURES: tuple[Callable[[ReportData], list[Picture]], ...] = (_tables, _curve, _scores, _latency)
+PICTURES: tuple[Callable[[ReportData], list[Picture]], ...] = (_tables, _layers, _curve, _scores, _latency)
 
 
 def _table_words(row: TableRow) -> dict[str, str]:
@@ -125,6 +138,15 @@ def _table_words(row: TableRow) -> dict[str, str]:
         "coding": row.coding,
         "before": bytes_in_words(row.bytes_before),
         "after": bytes_in_words(row.bytes_after),
+        "ratio": divided(row.bytes_before, row.bytes_after),
+    }
+
+
+def _layer_words(row: LayerRow) -> dict[str, str]:
+    return {
+        "name": row.name,
+        "before": row.before,
+        "after": row.after,
         "ratio": divided(row.bytes_before, row.bytes_after),
     }
 

@@ -127,7 +127,7 @@ def _latency_lines(data: ReportData) -> list[Line]:
     lines = []
     for title, pick in (("median", "p50"), ("p99", "p99")):
         first, last = float(getattr(old.latency, pick)), float(getattr(new.latency, pick))
-        what = f"{rows:,} candidates, {title}" if rows > 1 else f"One row, {title}"
+        what = f"{rows:,} {data.unit}, {title}" if rows > 1 else f"One row, {title}"
         times = ratio_in_words(ratio) if pick == "p50" else divided(first, last)
         beside = note if pick == "p50" else ""
         lines.append(Line(what, milliseconds_in_words(first), milliseconds_in_words(last), times, tone, beside))

@@ -1,13 +1,13 @@
-"""Where the bytes were and are: a bar for every table, on a logarithmic scale."""
+"""Where the bytes were and are: a bar for every table, or every layer, on a logarithmic scale."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from flyweight.report.data import TableRow
 from flyweight.report.pictures.canvas import (
     AFTER,
     BEFORE,
@@ -24,18 +24,31 @@ from flyweight.report.words import bytes_in_words, divided
 MOST = 16
 
 
-def draw_table_bytes(tables: Sequence[TableRow], width: int) -> str:
-    """Return the picture, the largest table on top; beyond 16 tables the small ones share the last bar."""
-    rows = _largest(tables)
+@dataclass(frozen=True)
+class Part:
+    """A table or a layer, with its bytes before and after."""
+
+    name: str
+    bytes_before: int
+    bytes_after: int
+
+
+def draw_part_bytes(parts: Sequence[Part], what: str, width: int) -> str:
+    """Return the picture, the largest part on top; beyond 16 the small ones share the last bar.
+
+    Args:
+        what: a part in a word, "table" or "layer".
+    """
+    rows = _largest(parts, what)
     narrow = width < NARROW
     step = 38 if narrow else 24
     margins = Margins(4, 4, 4, 30) if narrow else Margins(210, 206, 4, 30)
     size = (width, len(rows) * step + margins.top + margins.bottom)
-    label = "Bytes of each embedding table before and after, on a logarithmic scale"
-    return draw(f"tables-{width}", label, size, lambda figure: _paint(figure, rows, margins, narrow))
+    label = f"Bytes of each {what} before and after, on a logarithmic scale"
+    return draw(f"{what}s-{width}", label, size, lambda figure: _paint(figure, rows, margins, narrow))
 
 
-def _paint(figure: Figure, rows: list[TableRow], margins: Margins, narrow: bool) -> None:
+def _paint(figure: Figure, rows: list[Part], margins: Margins, narrow: bool) -> None:
     axes = place_axes(figure, margins)
     before = np.array([max(row.bytes_before, 1) for row in rows], dtype=float)
     after = np.array([max(row.bytes_after, 1) for row in rows], dtype=float)
@@ -61,7 +74,7 @@ def _paint(figure: Figure, rows: list[TableRow], margins: Margins, narrow: bool)
     _write_names(axes, rows, margins, narrow)
 
 
-def _write_names(axes: Any, rows: list[TableRow], margins: Margins, narrow: bool) -> None:
+def _write_names(axes: Any, rows: list[Part], margins: Margins, narrow: bool) -> None:
     aside = axes.get_yaxis_transform()  # x in shares of the axes, y in bars
     wide = axes.get_window_extent().width
     for place, row in enumerate(rows):
@@ -78,11 +91,10 @@ def _write_names(axes: Any, rows: list[TableRow], margins: Margins, narrow: bool
             axes.text(1 + (margins.right - 2) / wide, place, ratio, ha="right", color=changed, **style)
 
 
-def _largest(tables: Sequence[TableRow]) -> list[TableRow]:
-    ordered = sorted(tables, key=lambda row: (-row.bytes_before, row.name))
+def _largest(parts: Sequence[Part], what: str) -> list[Part]:
+    ordered = sorted(parts, key=lambda part: (-part.bytes_before, part.name))
     if len(ordered) <= MOST:
         return ordered
     rest = ordered[MOST - 1 :]
-    before, after = sum(row.bytes_before for row in rest), sum(row.bytes_after for row in rest)
-    others = TableRow(f"{len(rest)} smaller tables", sum(row.rows for row in rest), 0, "", before, after)
-    return [*ordered[: MOST - 1], others]
+    before, after = sum(part.bytes_before for part in rest), sum(part.bytes_after for part in rest)
+    return [*ordered[: MOST - 1], Part(f"{len(rest)} smaller {what}s", before, after)]

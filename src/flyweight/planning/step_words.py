@@ -1,0 +1,94 @@
+"""What the steps did, in words."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from flyweight.task.change import Change
+
+Done = dict[str, Any]
+
+
+def words_of(changes: tuple[Change, ...]) -> tuple[str, ...]:
+    """Return a sentence for each step, and what is to be said beside it."""
+    found = []
+    for change in changes:
+        settings = ", ".join(f"{name}={value}" for name, value in change.settings.items() if value is not None)
+        did = [_SAYS[what](entries) for what, entries in _by_kind(change).items() if what in _SAYS]
+        title = f"{change.step}({settings})" if settings else change.step
+        found.append(f"{title}: {'; '.join(did) or 'nothing changed'}")
+        found += [str(one) for one in change.skipped if one.what == change.step]
+        if change.interrupted:
+            found.append(f"{change.step} was interrupted; this is the best found until then")
+    return tuple(found)
+
+
+def _by_kind(change: Change) -> dict[str, list[Done]]:
+    kinds: dict[str, list[Done]] = {}
+    for done in change.done:
+        kinds.setdefault(str(done.get("what")), []).append(done)
+    return kinds
+
+
+def _tables(entries: list[Done]) -> str:
+    return _count(entries, "table") + " coded"
+
+
+def _widened(entries: list[Done]) -> str:
+    return f"{entries[0]['weights']:,} weights of {entries[0]['from']} made float32"
+
+
+def _recalibrated(entries: list[Done]) -> str:
+    done = entries[0]
+    return f"logits recalibrated: x {done['scale']:.4f} {done['bias']:+.4f}, {done['how']}"
+
+
+def _groups(entries: list[Done]) -> str:
+    before, after = (sum(done[f"units_{when}"] for done in entries) for when in ("before", "after"))
+    kinds = ", ".join(sorted({str(done["kind"]) for done in entries}))
+    return f"{after:,} of {before:,} units kept in {_count(entries, 'group')} ({kinds})"
+
+
+def _layers(entries: list[Done]) -> str:
+    kinds = Counter(str(done["to"]) for done in entries)
+    return ", ".join(f"{_number(count, 'layer')} in {kind}" for kind, count in kinds.most_common())
+
+
+def _masks(entries: list[Done]) -> str:
+    before, after = (sum(done[f"weights_{when}"] for done in entries) for when in ("before", "after"))
+    return f"{after:,} of {before:,} weights kept in {_count(entries, 'layer')}"
+
+
+def _training(entries: list[Done]) -> str:
+    done = entries[0]
+    scores = f", {done['metric']} on validation {done['before']:.4f} to {done['after']:.4f}" if "before" in done else ""
+    return f"trained for {done['epochs']:g} epochs{scores}"
+
+
+def _fields(entries: list[Done]) -> str:
+    return "no longer asks for " + ", ".join(str(done["name"]) for done in entries)
+
+
+def _blocks(entries: list[Done]) -> str:
+    return "taken out: " + ", ".join(str(done["name"]) for done in entries)
+
+
+def _count(entries: list[Done], word: str) -> str:
+    return _number(len(entries), word)
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+_SAYS: dict[str, Callable[[list[Done]], str]] = {
+    "table": _tables,
+    "weights": _widened,
+    "recalibration": _recalibrated,
+    "group": _groups,
+    "layer": _layers,
+    "mask": _masks,
+    "training": _training,
+    "field": _fields,
+    "block": _blocks,
+}
