@@ -27,7 +27,7 @@ class Seen:
 
     Args:
         histogram: of all its numbers.
-        largest: the largest magnitude of each channel, (channels,).
+        largest: the largest magnitude of each channel, (channels,); one channel where they were not told apart.
         total: sum of each channel, (channels,) float64.
         each: how many numbers a channel had.
     """
@@ -67,13 +67,13 @@ def calibration(task: Task, rows: int = ROWS, seed: int = 0) -> list[Inputs]:
     return chosen
 
 
-def observe(traced: TracedModel, batches: Iterable[Inputs], channels: Mapping[str, int]) -> dict[str, Seen]:
+def observe(traced: TracedModel, batches: Iterable[Inputs], channels: Mapping[str, int | None]) -> dict[str, Seen]:
     """Run batches through a traced model and look at some of its tensors.
 
     Args:
         traced: run in evaluation mode.
         batches: inputs by name.
-        channels: for each node to look at, by name, the dimension of its channels.
+        channels: for each node to look at, by name, the dimension of its channels; None where they do not matter.
 
     Returns:
         What was seen of each node.
@@ -99,7 +99,7 @@ def observe(traced: TracedModel, batches: Iterable[Inputs], channels: Mapping[st
 class _Watch(fx.Interpreter):
     """Runs a graph node by node and looks at the results."""
 
-    def __init__(self, traced: TracedModel, channels: Mapping[str, int]) -> None:
+    def __init__(self, traced: TracedModel, channels: Mapping[str, int | None]) -> None:
         super().__init__(traced.body)
         self.channels = channels
         self.seen: dict[str, Seen] = {}
@@ -111,8 +111,8 @@ class _Watch(fx.Interpreter):
             self._look(n.name, value, self.channels[n.name])
         return value
 
-    def _look(self, name: str, value: Tensor, dim: int) -> None:
-        by_channel = value.movedim(dim, 0).reshape(value.shape[dim], -1)
+    def _look(self, name: str, value: Tensor, dim: int | None) -> None:
+        by_channel = value.reshape(1, -1) if dim is None else value.movedim(dim, 0).reshape(value.shape[dim], -1)
         seen = self.seen.get(name)
         if seen is None:
             none = torch.zeros(len(by_channel))

@@ -11,6 +11,8 @@ from flyweight.graph.traced import TracedModel, module_of, tensor_of
 from flyweight.task.change import Skipped
 
 STEP = "quantize"
+#: Folder of the quantisers in a traced model.
+QUANTIZERS = "quantizers"
 aten = torch.ops.aten
 Kind = Literal["linear", "conv", "matmul"]
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
@@ -38,7 +40,7 @@ class Site:
         node: the operator's name in the graph.
         input: name of the node whose output it reads.
         weight: name of its weight.
-        reader: name of the node that reads the weight.
+        reader, edge: names of the node that reads the weight, and of the one that takes it from there.
         out_axis, in_axis: dimensions of the weight: output channels, and inputs.
         bias: name of its bias, or None.
     """
@@ -49,6 +51,7 @@ class Site:
     input: str
     weight: str
     reader: str
+    edge: str
     out_axis: int
     in_axis: int
     bias: str | None
@@ -77,9 +80,14 @@ def find_sites(traced: TracedModel) -> tuple[tuple[Site, ...], tuple[Skipped, ..
                 skipped.append(Skipped(module_of(node) or node.name, why, STEP))
         elif node.target in _FLOAT:
             skipped.append(Skipped(module_of(node) or node.name, _FLOAT[node.target], STEP))
-        elif node.op == "call_module":
+        elif node.op == "call_module" and not str(node.target).startswith(f"{QUANTIZERS}."):
             skipped.append(Skipped(str(node.target), "a table is left to the step that codes tables", STEP))
     return tuple(sites), tuple(_once(skipped))
+
+
+def channels_read(site: Site) -> int:
+    """Return the dimension of the channels of what a layer reads: 1 for a convolution, else the last."""
+    return 1 if site.kind == "conv" else -1
 
 
 def inputs_of(site: Site, traced: TracedModel) -> int:
@@ -96,15 +104,17 @@ def _site(node: fx.Node) -> tuple[Site | None, str]:
     if node.target is aten.linear.default or node.target in CONVOLUTIONS:
         kind: Kind = "linear" if node.target is aten.linear.default else "conv"
         bias = node.args[2] if len(node.args) > 2 else None
-        reader, turned = (weight, False) if weight.op == "get_attr" else (None, False)
+        chain, turned = ((weight, node) if weight.op == "get_attr" else None), False
     else:
-        kind, bias = "matmul", node.args[0] if node.target is aten.addmm.default else None
-        reader, turned = _constant(weight)
-    if reader is None:
-        if _constant(given)[0] is None and node.target in _PRODUCTS:
+        kind, bias = "matmul", node.args[0] if node.target is aten.addmm.default else _added(node)
+        chain, turned = _constant(weight, node)
+    if chain is None:
+        if _constant(given, node)[0] is None and node.target in _PRODUCTS:
             return None, "it multiplies two activations"
-        return None, "its weight is computed in the model, not stored"
-    if _constant(given)[0] is not None:
+        rounded = weight.op == "call_module" and str(weight.target).startswith(f"{QUANTIZERS}.")
+        return None, "it is quantised already" if rounded else "its weight is computed in the model, not stored"
+    reader, edge = chain
+    if _constant(given, node)[0] is not None:
         return None, "it depends on no input"
     if kind == "matmul" and reader.meta["val"].ndim != 2:
         return None, f"its weight has {reader.meta['val'].ndim} dimensions; a matrix has 2"
@@ -112,21 +122,30 @@ def _site(node: fx.Node) -> tuple[Site | None, str]:
     bias_name = str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
     weight_name = str(reader.target)
     name = weight_name.removesuffix(".weight")
-    return Site(
-        name, kind, node.name, given.name, weight_name, reader.name, out_axis, 1 - out_axis, bias_name
-    ), ""
+    names = (weight_name, reader.name, edge.name)
+    return Site(name, kind, node.name, given.name, *names, out_axis, 1 - out_axis, bias_name), ""
 
 
-def _constant(node: fx.Node) -> tuple[fx.Node | None, bool]:
-    """Return the node that reads the constant that this one is, and whether it was transposed on the way."""
+def _constant(node: fx.Node, reader: fx.Node) -> tuple[tuple[fx.Node, fx.Node] | None, bool]:
+    """Return the node that reads the constant that this one is, the node next to it, and whether it is transposed."""
     turned = False
     while node.target in _TURNS and node.meta["val"].ndim == 2:
         if node.target not in (aten.permute.default, aten.transpose.int) or _swaps(node):
             turned = not turned
         before = node.args[0]
         assert isinstance(before, fx.Node)
-        node = before
-    return (node, turned) if node.op == "get_attr" else (None, False)
+        node, reader = before, node
+    return ((node, reader) if node.op == "get_attr" else None), turned
+
+
+def _added(node: fx.Node) -> fx.Node | None:
+    """Return the constant vector that is added to a product, as a dense layer of Keras does."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].target is not aten.add.Tensor:
+        return None
+    other = [one for one in users[0].args[:2] if one is not node]
+    vector = other[0] if other else None
+    return vector if isinstance(vector, fx.Node) and vector.op == "get_attr" and vector.meta["val"].ndim == 1 else None
 
 
 def _swaps(node: fx.Node) -> bool:

@@ -1,0 +1,160 @@
+"""The step that stores weights in fewer bits and runs layers in integers."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from flyweight.errors import InputError
+from flyweight.graph.fold_batch_norm import fold_batch_norm
+from flyweight.graph.trace import trace
+from flyweight.graph.traced import TracedModel
+from flyweight.quantization.insert import Precision, Rounding, insert, placements
+from flyweight.quantization.observe import Inputs, Seen, calibration, observe
+from flyweight.quantization.record import layer_records
+from flyweight.quantization.sites import STEP, Site, find_sites
+from flyweight.task.change import Change, Skipped
+from flyweight.task.progress import stage
+from flyweight.task.scores import evaluating
+from flyweight.task.task import Task
+
+RANGES = ("mse", "minmax", "percentile")
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Store weights in fewer bits, and run layers in integers.
+
+    Args:
+        weights: what weights are stored as, at the least: "int8", "int4" by group, "bfloat16", or "float32".
+        activations: "int8" rounds what int8 layers read, so that they run in integers; None stores weights only.
+        ranges: "mse" has the least squared error; or "minmax", "percentile".
+        per_channel: a scale for each output channel of a weight.
+        symmetric: weights without a zero point.
+        group_size: neighbours of an int4 weight that share a scale; must divide the inputs of every layer.
+        calibration_rows: training rows whose activations are looked at.
+        seed: draws them.
+
+    Raises:
+        InputError: a setting is none of these.
+
+    Example:
+        >>> Quantize(weights="int8").name
+        'quantize'
+    """
+
+    weights: Precision = "int8"
+    activations: Literal["int8"] | None = "int8"
+    ranges: Literal["mse", "minmax", "percentile"] = "mse"
+    per_channel: bool = True
+    symmetric: bool = True
+    group_size: int = 32
+    mixed: bool = True
+    calibration_rows: int = 2_048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("weights", self.weights, get_args(Precision))
+        _one_of("activations", self.activations, ("int8", None))
+        _one_of("ranges", self.ranges, RANGES)
+        _whole("group_size", self.group_size, 2)
+        _whole("calibration_rows", self.calibration_rows, 1)
+
+    @property
+    def name(self) -> str:
+        """The step's name in recipes and reports."""
+        return STEP
+
+    @property
+    def rounding(self) -> Rounding:
+        """How numbers are rounded."""
+        return Rounding(
+            ranges=self.ranges,
+            per_channel=self.per_channel,
+            symmetric=self.symmetric,
+            group_size=self.group_size,
+            activations=self.activations is not None,
+        )
+
+    def apply(self, task: Task) -> Change:
+        """Return the task's model quantised, and what was done and left.
+
+        Raises:
+            InputError: groups of int4 weights do not divide a layer's inputs; an activation is not finite.
+            ExportError: the model cannot be traced; names the line.
+        """
+        return quantize(task, self)
+
+
+def quantize(task: Task, settings: Quantize) -> Change:
+    """Quantise the layers of a task's model; see `Quantize`."""
+    recipe = {name: value for name, value in asdict(settings).items() if value is not None}
+    rows = calibration(task, settings.calibration_rows, settings.seed)
+    with stage("Looking at activations", total=len(rows)) as work:
+        traced = fold_batch_norm(trace(task.model, _few(rows[0])))
+        sites, skipped = find_sites(traced)
+        if not sites:
+            nothing = Skipped("the model", "it has no layer with a weight of its own to quantise", STEP)
+            return Change(STEP, task.model, recipe, (), (*skipped, nothing))
+        _check_groups(traced, sites, settings)
+        seen = observed(traced, sites, settings.rounding, rows)
+        work.advance(len(rows))
+    precision: dict[str, Precision] = {site.name: settings.weights for site in sites}
+    with stage("Finding ranges", total=1) as work:
+        model = insert(traced, sites, precision, settings.rounding, seen)
+        work.advance()
+    done = layer_records(traced, model, sites, precision, settings.rounding)
+    broken = _not_finite(model, rows)
+    if broken:
+        why = f"{broken}; the step was taken back and the model is as it was"
+        return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", why, STEP)))
+    return Change(STEP, model, recipe, tuple(done), skipped)
+
+
+def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        raise InputError(f"Quantize {name} must be one of {', '.join(map(repr, known))}; seen {value!r}.")
+
+
+def _whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"Quantize {name} must be a whole number of at least {least}; seen {value!r}.")
+
+
+def _few(inputs: Inputs, rows: int = 64) -> Inputs:
+    """Return the first rows of a batch; the whole where its inputs have different lengths (flat ids of bags)."""
+    lengths = {len(value) for value in inputs.values()}
+    return inputs if len(lengths) > 1 else {name: value[:rows] for name, value in inputs.items()}
+
+
+def _check_groups(traced: TracedModel, sites: tuple[Site, ...], settings: Quantize) -> None:
+    """Refuse groups that do not divide before any work is done, and say which would."""
+    if settings.weights != "int4":
+        return
+    sizes = {site.name: site.tensor(traced).shape[site.in_axis] for site in sites if site.tensor(traced).ndim == 2}
+    wrong = {name: size for name, size in sizes.items() if size % settings.group_size}
+    if wrong:
+        name, size = next(iter(wrong.items()))
+        fits = [one for one in range(2, settings.group_size) if not any(every % one for every in sizes.values())]
+        hint = f"group_size={fits[-1]} divides those of every layer" if fits else 'take weights="int8"'
+        raise InputError(
+            f"Layer {name!r} has {size} inputs; groups of group_size={settings.group_size} do not divide them "
+            f"({size} = {size // settings.group_size} * {settings.group_size} + {size % settings.group_size}): {hint}."
+        )
+
+
+def _not_finite(model: TracedModel, rows: list[Inputs]) -> str:
+    """Return in words what is not finite in a quantised model, or nothing."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            return f"{name.removeprefix('body.')} holds NaN or infinite values"
+    with evaluating(model), torch.no_grad():
+        outputs: Tensor = model(**rows[0])
+    bad = int((~torch.isfinite(outputs)).sum())
+    return f"{bad:,} of {outputs.numel():,} outputs are NaN or infinite" if bad else ""
+
+
+def observed(traced: TracedModel, sites: tuple[Site, ...], rounding: Rounding, rows: list[Inputs]) -> dict[str, Seen]:
+    """Return what was seen of each tensor that is rounded when all layers run in integers."""
+    return observe(traced, rows, dict.fromkeys(one.node for one in placements(traced, sites, rounding)))
