@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flyweight.cost.latency import time_interleaved
 from flyweight.engines.agreement import agreement
 from flyweight.engines.engine import Prepared
-from flyweight.engines.registry import ENGINES
+from flyweight.engines.registry import ENGINES, find_engine
 from flyweight.errors import EngineError, InputError
 from flyweight.task.measurement import Latency
 
@@ -53,6 +53,7 @@ def choose_engine(
     candidates: int = 500,
     seconds: float = 5.0,
     noise: Sequence[float] = (),
+    engines: Sequence[str] = tuple(ENGINES),
 ) -> Choice:
     """Run a model in every engine, leave out those whose scores are not the reference's, and time the rest in turns.
 
@@ -65,6 +66,7 @@ def choose_engine(
         candidates: rows of the batches that are timed: the samples' rows, repeated or cut.
         seconds: the most that timing takes.
         noise: for a model rounded to few bits, what the rounding does to each reference (see `agreement`).
+        engines: names of those that are tried; one of `ROUNDING` only where the model's own rounding allows for it.
 
     Raises:
         InputError: there are no samples, or not a reference for each.
@@ -80,7 +82,7 @@ def choose_engine(
     skipped: list[Skipped] = []
     agreements: dict[str, str] = {}
     try:
-        for name in ENGINES:
+        for name in engines:
             prepared, why = _prepare(name, path, threads)
             if prepared is not None:
                 ready[name] = prepared
@@ -101,7 +103,7 @@ def choose_engine(
 
 
 def _prepare(name: str, path: Path, threads: int) -> tuple[Prepared | None, str | None]:
-    engine = ENGINES[name]
+    engine = find_engine(name)
     why = engine.available() or engine.cannot_run(path)
     if why is not None:
         return None, why

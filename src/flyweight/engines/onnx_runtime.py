@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from flyweight.engines.complaint import complaint
 from flyweight.engines.inputs import Input, fit_inputs, read_inputs
+from flyweight.engines.operators import operator_counts
 from flyweight.errors import EngineError
 
 NAME = "onnxruntime"
@@ -64,14 +65,30 @@ class PreparedSession:
         self._session = None
 
 
+def session_options(path: Path, threads: int) -> Any:
+    """Return what a session of this file is made with: all optimisations, and weights unpacked once where that is all.
+
+    A file with integer weights and no integer activations computes in float32. ONNX Runtime would unpack them again in
+    each call, or round the activations as well (MatMulNBits); folded while loading, they run as float32 weights do.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # its warnings are about its own optimiser
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")  # multiply in float32
+    counts = operator_counts(path)
+    if "DequantizeLinear" in counts and "QuantizeLinear" not in counts:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
 def _session(path: Path, threads: int, *, optimise: bool) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"{NAME} is not installed: pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # its warnings are about its own optimiser
+    options = session_options(path, threads)
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -1,9 +1,8 @@
 """Layers around dequantised weights brought into the form that engines fuse into integer kernels.
 
 Measured with ONNX Runtime 1.32 and OpenVINO 2026.4 (docs/engines.md): ONNX Runtime makes a Conv or Gemm an integer one
-where all it reads is dequantised, the bias from int32 with the product of the two scales, which it sees to itself where
-the result is quantised again; and a MatMul that reads dequantised weights beside float32 activations one that unpacks
-them on the way, but no Gemm.
+where all it reads is dequantised, the bias from int32 with the product of the two scales; it sees to the bias itself
+where the result is quantised again.
 """
 
 from typing import Any
@@ -20,15 +19,12 @@ _FLOAT = ir.DataType.FLOAT
 
 
 def fit_layers(graph: ir.Graph) -> None:
-    """Turn weights instead of transposing them, unfold weight-only Gemm, write biases of integer layers as int32."""
+    """Turn weights instead of transposing them, and write the biases of integer layers as int32."""
     for node in list(graph):
         if node.op_type == "Transpose" and _dequantised_constant(node.inputs[0]):
             _turn(graph, node)
         elif node.op_type in _RESHAPING and _is_dequantised(node.inputs[0]):
             _reshape_before(node)
-    for node in list(graph):
-        if node.op_type == "Gemm" and _is_weight_only(node):
-            _unfold(graph, node)
     for node in graph:
         if node.op_type in _BIASED and len(node.inputs) == 3 and not _is_requantised(node.outputs[0]):
             _quantise_bias(graph, node)
@@ -93,26 +89,6 @@ def _turned_constant(graph: ir.Graph, value: ir.Value, perm: list[int]) -> ir.Va
     return add_constant(graph, f"{value.name}.turned", np.ascontiguousarray(numbers.transpose(perm)))
 
 
-def _is_weight_only(node: ir.Node) -> bool:
-    plain = [name for name, usual in (("alpha", 1.0), ("beta", 1.0)) if _number(node, name, usual) == 1.0]
-    return (
-        len(plain) == 2
-        and not _number(node, "transA", 0)
-        and _dequantised_constant(node.inputs[1])
-        and not _is_dequantised(node.inputs[0])
-    )
-
-
-def _unfold(graph: ir.Graph, node: ir.Node) -> None:
-    """Write a Gemm as MatMul and Add."""
-    x, weight, bias = (*node.inputs, None)[:3]
-    assert weight is not None
-    if _number(node, "transB", 0):
-        weight = _turned(graph, node, weight, [1, 0])
-    product = insert_before(node, "MatMul", [x, weight], _FLOAT)
-    replace(node, product if bias is None else insert_before(node, "Add", [product, bias], _FLOAT))
-
-
 def _is_requantised(value: ir.Value) -> bool:
     readers = value.consumers()
     return bool(readers) and all(
@@ -142,8 +118,3 @@ def _quantise_bias(graph: ir.Graph, node: ir.Node) -> None:
     result = insert_before(node, "DequantizeLinear", [stored, scale], _FLOAT, suffix=".bias", **attributes)
     result.shape = bias.shape
     node.replace_input_with(2, result)
-
-
-def _number(node: ir.Node, name: str, usual: float) -> float:
-    given = node.attributes.get(name)
-    return usual if given is None else float(given.value)

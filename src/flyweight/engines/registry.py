@@ -13,6 +13,9 @@ _ORDER: tuple[Engine, ...] = (OnnxRuntime(), OpenVino())
 #: Name -> engine, in the order in which they are tried.
 ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in _ORDER})
 
+#: Engines that round more than the file asks for: never tried unless named.
+ROUNDING: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in (OpenVino("bf16"),)})
+
 
 def find_engine(name: str) -> Engine:
     """Return the engine of that name, installed or not.
@@ -24,6 +27,7 @@ def find_engine(name: str) -> Engine:
         >>> find_engine("onnxruntime").available() is None
         True
     """
-    if name not in ENGINES:
-        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(ENGINES)}.")
-    return ENGINES[name]
+    known = {**ENGINES, **ROUNDING}
+    if name not in known:
+        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(known)}.")
+    return known[name]
