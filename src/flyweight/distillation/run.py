@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +118,23 @@ class Run:
         """Judge the model, keep it if it is the best; return whether it has not got better for half of all checks."""
         with self.working.rounded() as model:
             standing = stand(self.task, at_home(model, self.place.device), self.passes.epochs(self.number))
-        larger = self.task.spec.larger_is_better
         self.standings.append(standing)
         if len(self.standings) == 1:
             return False
-        if standing.above(self.standings[self.best_at], larger_is_better=larger):
+        if self._above(standing, self.standings[self.best_at]):
             self.best, self.best_at = self.working.state(), len(self.standings) - 1
-        waited = len(self.standings) - 1 - self.best_at
+        # Waiting is counted among trained models: at a high rate a good start is passed again only near the end.
+        best = reduce(lambda one, other: other if self._above(other, one) else one, self.standings[1:])
+        waited = len(self.standings) - 1 - self.standings.index(best)
         if waited >= max(3, len(self.passes.checks()) // 2) and self.number < self.passes.total:
             self.notes.append(
                 f"stopped after {standing.epoch:.2g} epochs: no better on validation for the last {waited} checks"
             )
             return True
         return False
+
+    def _above(self, one: Standing, other: Standing) -> bool:
+        return one.above(other, larger_is_better=self.task.spec.larger_is_better)
 
     def _stop(self, number: int, loss: float) -> None:
         self.over = True

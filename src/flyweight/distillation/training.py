@@ -33,9 +33,9 @@ class Training:
     """
 
     epochs: float
-    lr: float = 1e-3
+    lr: float = 3e-3
     loss: LossName | None = None
-    alpha: float = 0.5
+    alpha: float = 0.0
     temperature: float = 2.0
     resampled: float = 0.0
     features: Mapping[str, str] = field(default_factory=dict)
