@@ -88,6 +88,11 @@ def length_of(dim: Dim) -> Size:
     return int(length) if isinstance(length, sympy.Expr) and length.is_number else length
 
 
+def at_rows(size: Size, rows: int) -> int:
+    """Return a length for a number of rows, which every symbol in it stands for."""
+    return size if isinstance(size, int) else int(size.subs(dict.fromkeys(size.free_symbols, rows)))
+
+
 def labelled(dim: Dim) -> list[Atom]:
     """Return the atoms of a dimension that have units."""
     return [atom for atom in dim if atom.ids is not None]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from flyweight.graph.coupled.axes import Atom, Dim, Value, fixed, shape_of, size_of
+from flyweight.graph.coupled.axes import Atom, Dim, Ids, Value, fixed, shape_of, size_of
 from flyweight.graph.coupled.labels import Axis, Labels
 from flyweight.graph.traced import module_of, tensor_of
 
@@ -23,6 +23,7 @@ class Flow:
         values: what each tensor's dimensions are made of; a list of them where a node gives several tensors.
         work: one entry for each product: its multiply-accumulates are the product of the atoms' sizes.
         parts: of nodes that count groups (of a grouped convolution), the axis whose length that count is.
+        before: of nodes that take a part of an axis, the places that lie before that part.
         names: the first name of each stored tensor, by identity: a tensor of two names has one set of units.
     """
 
@@ -31,6 +32,7 @@ class Flow:
     values: dict[fx.Node, Result] = field(default_factory=dict)
     work: list[Dim] = field(default_factory=list)
     parts: dict[fx.Node, Atom] = field(default_factory=dict)
+    before: dict[fx.Node, Ids] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     stored: dict[tuple[str, int], Dim] = field(default_factory=dict)
 
@@ -50,6 +52,13 @@ class Flow:
             self.labels.axes.append(Axis(name, dim, ids))
             self.stored[name, dim] = () if length == 1 else (Atom(length, ids),)
         return self.stored[name, dim]
+
+    def piece(self, node: fx.Node, dim: Dim, start: int, stop: int) -> Dim:
+        """Return the places `start` to `stop` of an axis, and note for the node what lies before them."""
+        ids = self.labels.flat(dim)
+        if ids is not None:
+            self.before[node] = ids[:start]
+        return self.labels.cut_out(dim, start, stop, node.name)
 
     def tensor(self, name: str) -> Value:
         """Return all dimensions of a stored tensor."""

@@ -40,27 +40,28 @@ class Grouping:
         Raises:
             InputError: an unknown group, a unit that it does not have, none left.
         """
-        numbers = {group.name: number for number, group in enumerate(self.groups)}
+        self.check(keep)
         stays = np.ones(len(self.group), dtype=np.bool_)
-        for name, units in keep.items():
-            if name not in numbers:
-                known = ", ".join(numbers) or "none"
-                raise InputError(f"There is no group {name!r} to cut; the model's groups are: {known}.")
-            kept = _checked(name, units, len(self.groups[numbers[name]].units))
-            mine = self.group == numbers[name]
-            stays[mine] = kept[self.unit[mine]]
+        for number, group in enumerate(self.groups):
+            if group.name in keep:
+                kept = np.zeros(len(group.units), dtype=np.bool_)
+                kept[list(keep[group.name])] = True
+                mine = self.group == number
+                stays[mine] = kept[self.unit[mine]]
         return stays
 
-
-def _checked(name: str, units: Sequence[int], count: int) -> npt.NDArray[np.bool_]:
-    wrong = [unit for unit in units if not 0 <= unit < count]
-    if wrong:
-        raise InputError(f"Group {name!r} has units 0 to {count - 1}; seen {wrong[0]}.")
-    if not len(units):
-        raise InputError(f"Group {name!r} must keep at least one of its {count} units; seen an empty list.")
-    kept = np.zeros(count, dtype=np.bool_)
-    kept[list(units)] = True
-    return kept
+    def check(self, keep: Mapping[str, Sequence[int]]) -> None:
+        """Raise InputError for an unknown group, a unit that it does not have, none left."""
+        counts = {group.name: len(group.units) for group in self.groups}
+        for name, units in keep.items():
+            if name not in counts:
+                known = ", ".join(counts) or "none"
+                raise InputError(f"There is no group {name!r} to cut; the model's groups are: {known}.")
+            if not len(units):
+                raise InputError(f"Group {name!r} must keep at least one of its {counts[name]} units; seen none.")
+            if min(units) < 0 or max(units) >= counts[name]:
+                wrong = next(unit for unit in units if not 0 <= unit < counts[name])
+                raise InputError(f"Group {name!r} has units 0 to {counts[name] - 1}; seen {wrong}.")
 
 
 _KNOWN: "weakref.WeakKeyDictionary[TracedModel, Grouping]" = weakref.WeakKeyDictionary()

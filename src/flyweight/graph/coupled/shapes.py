@@ -93,7 +93,7 @@ def _select(flow: Flow, node: fx.Node, given: Arguments) -> Result:
     length, index = length_of(value[at]), given["index"]
     if labelled(value[at]) and isinstance(length, int) and isinstance(index, int):
         index = place(index, length)
-        flow.labels.cut_out(value[at], index, index + 1, node.name)
+        flow.piece(node, value[at], index, index + 1)
     else:
         flow.labels.freeze(value[at], "one of its values is read by a place that depends on the rows")
     return value[:at] + value[at + 1 :]
@@ -119,7 +119,7 @@ def _slice(flow: Flow, node: fx.Node, given: Arguments) -> Result:
         flow.labels.freeze(value[at], "a part of it is taken with a step, or with an end that depends on the rows")
         return (*value[:at], whole(new, "a part of an axis"), *value[at + 1 :])
     start = min(max(start + old if start < 0 else start, 0), old)
-    return (*value[:at], flow.labels.cut_out(value[at], start, start + new, node.name), *value[at + 1 :])
+    return (*value[:at], flow.piece(node, value[at], start, start + new), *value[at + 1 :])
 
 
 def _split(flow: Flow, node: fx.Node, given: Arguments) -> Result:

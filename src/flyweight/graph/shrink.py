@@ -1,0 +1,168 @@
+"""Cutting units out of a model for good: smaller weights, and a graph that knows it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx, nn
+
+from flyweight.graph.coupled.grouping import Grouping, grouping
+from flyweight.graph.coupled.predicted_macs import macs_of
+from flyweight.graph.coupled.proof import fault, replace, zeroed
+from flyweight.graph.coupled.surgery import Cut, correct
+from flyweight.graph.quiet import quietly
+from flyweight.graph.trace import trace
+from flyweight.graph.traced import TracedModel, clean, tensor_of
+from flyweight.task.change import Skipped
+
+__all__ = ["Shrunk", "macs_of", "shrink", "silenced", "try_shrink"]
+
+Keep = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Shrunk:
+    """A smaller model.
+
+    Args:
+        model: it.
+        kept: the units that stayed, of each group that was cut.
+        skipped: groups that were left whole after all, each with what went wrong.
+    """
+
+    model: TracedModel
+    kept: dict[str, tuple[int, ...]]
+    skipped: tuple[Skipped, ...]
+
+
+def shrink(traced: TracedModel, keep: Keep) -> TracedModel:
+    """Return a smaller model in which only these units of the named groups are left; `traced` stays as it is.
+
+    Args:
+        traced: see `find_groups` for its groups.
+        keep: by name of a group, the units that stay; groups that are not named stay whole.
+
+    Raises:
+        InputError: an unknown group, a unit that it does not have, none left.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> small = shrink(trace(model, {"input": torch.zeros(2, 4)}), {"0": [0, 2]})
+        >>> {name: tuple(weight.shape) for name, weight in small.body.named_parameters()}
+        {'0.weight': (2, 4), '0.bias': (2,), '2.weight': (2, 2), '2.bias': (2,)}
+    """
+    return try_shrink(traced, keep).model
+
+
+def try_shrink(traced: TracedModel, keep: Keep) -> Shrunk:
+    """Return a smaller model as `shrink` does, with what was kept and which groups were left whole after all.
+
+    Every smaller model is run on two numbers of rows, and, where no norm takes a mean over what was cut, compared with
+    the model in which the cut units are zero. If one fails, its groups are tried one by one, and what fails is left.
+    """
+    found = grouping(traced)
+    wanted = {name: tuple(sorted(set(units))) for name, units in keep.items()}
+    model, why = _attempt(traced, found, wanted)
+    kept: dict[str, tuple[int, ...]] = wanted
+    skipped: list[Skipped] = []
+    if why:
+        kept = {}
+        for name, units in wanted.items():
+            tried, why = _attempt(traced, found, {**kept, name: units})
+            if tried is None:
+                skipped.append(Skipped(name, f"left whole: {why}", "prune"))
+            else:
+                model, kept = tried, {**kept, name: units}
+    return Shrunk(model or trace(traced, {}), kept, tuple(skipped))
+
+
+def silenced(traced: TracedModel, keep: Keep) -> TracedModel:
+    """Return the model, as large as it was, with all weights of units that do not stay set to zero.
+
+    What `shrink` returns gives the same outputs, except for norms that take a mean over what was cut.
+    """
+    found = grouping(traced)
+    return zeroed(traced, found, found.stays(keep))
+
+
+def _attempt(traced: TracedModel, found: Grouping, keep: Keep) -> tuple[TracedModel | None, str]:
+    stays = found.stays(keep)
+    try:
+        model = _smaller(traced, found, stays)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        return None, f"the smaller model cannot be built: {str(error).splitlines()[0]}"
+    why = fault(traced, model, found, stays)
+    return (None, why) if why else (model, "")
+
+
+def _smaller(traced: TracedModel, found: Grouping, stays: npt.NDArray[np.bool_]) -> TracedModel:
+    model = trace(traced, {})
+    cut = Cut(found.analysis.flow, stays)
+    for old, new in zip(list(traced.body.graph.nodes), list(model.body.graph.nodes), strict=True):
+        correct(cut, old, new)
+    replace(traced, model, _tensors(traced, found, stays))
+    for node in model.body.graph.find_nodes(op="call_module"):
+        if _is_table(model.body, node):
+            module: Any = model.body.get_submodule(str(node.target))
+            module.embedding_dim = module.weight.shape[1]
+    _refresh(model.body)
+    clean(model.body)
+    return model
+
+
+def _tensors(traced: TracedModel, found: Grouping, stays: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
+    """Return what is left of each tensor that loses something."""
+    tensors: dict[str, Tensor] = {}
+    for axis in found.analysis.flow.labels.axes:
+        left = stays[axis.ids]
+        if axis.dim >= 0 and not left.all():
+            tensor = tensors.get(axis.tensor, tensor_of(traced.body, axis.tensor).detach())
+            index = torch.from_numpy(np.flatnonzero(left)).to(tensor.device)
+            tensors[axis.tensor] = tensor.index_select(axis.dim, index)
+    return tensors
+
+
+def _is_table(body: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(body.get_submodule(str(node.target)), (nn.Embedding, nn.EmbeddingBag))
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph on shapes alone and notes what each node gives."""
+
+    def __init__(self, body: fx.GraphModule, mode: Any) -> None:
+        super().__init__(body)
+        self.body, self.mode = body, mode
+        self.fakes: dict[int, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "placeholder":
+            return n.meta["val"]
+        if n.op == "call_module" and not _is_table(self.body, n):
+            return n.meta["val"]  # a coded table: nothing of it is ever cut
+        result = super().run_node(n)
+        if n.op != "output":
+            n.meta["val"] = result
+        return result
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._fake(tensor_of(self.body, str(target)))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.body.get_submodule(str(target))
+        weights = {name: self._fake(tensor) for name, tensor in module.named_parameters()}
+        return torch.func.functional_call(module, weights, args, kwargs)
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self.fakes:
+            self.fakes[id(tensor)] = self.mode.from_tensor(tensor, static_shapes=True)
+        return self.fakes[id(tensor)]
+
+
+def _refresh(body: fx.GraphModule) -> None:
+    """Compute anew the shapes that the nodes know of their results."""
+    mode = next(node.meta["val"].fake_mode for node in body.graph.find_nodes(op="placeholder"))
+    with mode, torch.no_grad(), quietly():
+        _Shapes(body, mode).run(*[node.meta["val"] for node in body.graph.find_nodes(op="placeholder")])
