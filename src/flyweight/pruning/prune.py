@@ -6,6 +6,7 @@ from typing import Any
 from flyweight.errors import InputError
 from flyweight.pruning.masks import parse_pattern
 from flyweight.pruning.saliency import check_saliency
+from flyweight.pruning.structured import prune_units
 from flyweight.pruning.unstructured import prune_weights
 from flyweight.task.change import Change
 from flyweight.task.task import Task
@@ -13,8 +14,6 @@ from flyweight.task.task import Task
 STEP = "prune"
 SCOPES = ("global", "layer")
 KINDS = ("neurons", "channels", "heads", "embedding", "blocks")
-#: Widths land on multiples of this where `multiple` is None: benchmarks/widths.py.
-MULTIPLE = 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Prune:
             ExportError: the model cannot be traced; names the line.
             InputError: the saliency needs a loss that cannot be computed, or `max_macs` cannot be reached.
         """
-        return prune_weights(task, self)
+        return prune_units(task, self) if self.structured else prune_weights(task, self)
 
 
 def _check_target(settings: Prune) -> None:

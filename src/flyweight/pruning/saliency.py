@@ -7,12 +7,12 @@ what the unit gives to the layers that read it. "random": the control that every
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from flyweight.errors import InputError
+from flyweight.graph.coupling import Group
 from flyweight.graph.traced import TracedModel, tensor_of
 from flyweight.pruning.activations import mean_activations
 from flyweight.pruning.calibration import CALIBRATION_ROWS, calibration_pieces
@@ -20,9 +20,6 @@ from flyweight.pruning.gradients import Felt, feel_weights
 from flyweight.pruning.unit_sums import Lane, lanes_of, sum_lane, tensors_of
 from flyweight.task.progress import stage
 from flyweight.task.task import Task
-
-if TYPE_CHECKING:
-    from flyweight.graph.coupling import Group
 
 Lanes = dict[str, tuple[Lane, ...]]
 SALIENCIES = ("taylor", "fisher", "magnitude", "activation", "random")
@@ -43,7 +40,7 @@ def check_saliency(name: str) -> None:
 def unit_saliency(
     task: Task,
     traced: TracedModel,
-    groups: "Sequence[Group]",
+    groups: Sequence[Group],
     saliency: str = "taylor",
     *,
     seed: int = 0,

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from flyweight.graph.coupling import Group
+from flyweight.graph.coupling import Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +26,7 @@ class Lane:
     unit: Tensor
 
 
-def lanes_of(group: "Group") -> tuple[Lane, ...]:
+def lanes_of(group: Group) -> tuple[Lane, ...]:
     """Return a group's places, tensor by tensor."""
     found: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
     for number, unit in enumerate(group.units):
@@ -51,6 +49,6 @@ def sum_lane(lane: Lane, values: Tensor, units: int) -> Tensor:
     return along.new_zeros(units).index_add(0, lane.unit, along[lane.index])
 
 
-def tensors_of(groups: "Mapping[str, tuple[Lane, ...]]") -> tuple[str, ...]:
+def tensors_of(groups: Mapping[str, tuple[Lane, ...]]) -> tuple[str, ...]:
     """Return the names of all tensors of groups, each once."""
     return tuple(dict.fromkeys(lane.tensor for lanes in groups.values() for lane in lanes))

@@ -1,0 +1,204 @@
+"""The step that splits linear layers in two of low rank: fewer multiply-accumulates where no unit can be spared.
+
+A layer whose every input and output is needed (DCN-V2's cross layers, whose outputs are added to and multiplied with
+what came in) can be thin inside: `W x = U (V x)` with r inner numbers takes `r (in + out)` multiplications.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from flyweight.cost.macs import count_macs
+from flyweight.errors import InputError
+from flyweight.graph.tensors import put_tensor, read_tensor
+from flyweight.graph.trace import trace
+from flyweight.graph.traced import TracedModel, clean, module_of, tensor_of
+from flyweight.pruning.calibration import calibration_pieces, first_inputs
+from flyweight.pruning.ranks import Split, choose_ranks, split_weight
+from flyweight.task.change import Change, Skipped
+from flyweight.task.progress import stage
+from flyweight.task.task import Task
+
+STEP = "factorize"
+aten = torch.ops.aten
+#: Relative to the mean second moment of a layer's inputs: what is added to each, so that inputs that never vary on
+#: calibration rows are not free to be forgotten.
+RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Factorize:
+    """Split linear layers into pairs of low rank, the ranks chosen for all layers together.
+
+    Args:
+        max_macs: multiply-accumulates of one row that may be left in the whole model.
+        multiple: ranks land on multiples of this.
+        seed: of the calibration rows.
+        force: keep the result even if it is slower.
+
+    Raises:
+        InputError: a setting is no whole number above 0.
+
+    Example:
+        >>> Factorize(max_macs=50_000).name
+        'factorize'
+    """
+
+    max_macs: int
+    multiple: int = 4
+    seed: int = 0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_macs", "multiple"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"Factorize {name} must be a whole number of at least 1; seen {value!r}.")
+
+    @property
+    def name(self) -> str:
+        """The step's name in recipes and reports."""
+        return STEP
+
+    def apply(self, task: Task) -> Change:
+        """Return the task's model with linear layers split, and what was split and what was left.
+
+        Raises:
+            ExportError: the model cannot be traced; names the line.
+            InputError: `max_macs` is below what the other layers and a rank of `multiple` everywhere take.
+        """
+        return factorize(task, self)
+
+
+@dataclass(eq=False)
+class _Layer:
+    """A linear layer under way: its node, sums over calibration rows, and vectors that it takes for one row."""
+
+    node: str
+    weight: str
+    inputs: Tensor
+    felt: Tensor
+    vectors: int = 1
+    seen: int = 0
+
+
+def factorize(task: Task, settings: Factorize) -> Change:
+    """Split linear layers of a task's model; see `Factorize`.
+
+    Each layer's `W` becomes the pair nearest to it in `E = mean |F^(1/2) (W - U V) x|^2`, where F holds the mean squared
+    gradient of the loss by each output: a truncated singular value decomposition of `F^(1/2) W L` with `L L'` the
+    second moments of x (Yuan et al. 2023, arXiv 2312.05821, section 3.2, without F). E is in the unit of the loss
+    for every layer, so one price per multiply-accumulate sets all ranks.
+    """
+    inputs = first_inputs(task)
+    traced = trace(task.model, inputs)
+    before = count_macs(traced, inputs, len(next(iter(inputs.values())))).total
+    layers, skipped = _layers(traced)
+    with stage("Looking at what linear layers read", total=1) as work:
+        _observe(task, traced, layers, settings.seed)
+        work.advance()
+    splits = {one.weight: _split(traced, one) for one in layers}
+    fixed = before - sum(split.full for split in splits.values())
+    ranks = choose_ranks(splits, settings.max_macs - fixed, settings.multiple)
+    if ranks is None:
+        least = fixed + sum(min(one.cost(settings.multiple), one.full) for one in splits.values())
+        raise InputError(
+            f"Factorize max_macs={settings.max_macs:,} cannot be reached: ranks of {settings.multiple} in all "
+            f"{len(layers)} linear layers leave {least:,} multiply-accumulates; give more, or prune units first."
+        )
+    done = []
+    for layer in layers:
+        rank = ranks[layer.weight]
+        if rank is None:
+            skipped.append(Skipped(layer.weight, "splitting it costs more than it saves elsewhere", STEP))
+            continue
+        done.append(_put(traced, layer, splits[layer.weight], rank))
+    clean(traced.body)
+    traced.body.recompile()
+    return Change(STEP, traced, asdict(settings), tuple(done), tuple(skipped))
+
+
+def _layers(traced: TracedModel) -> tuple[list[_Layer], list[Skipped]]:
+    found, skipped = [], []
+    for node in traced.body.graph.find_nodes(op="call_function", target=aten.linear.default):
+        weight = node.args[1]
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr" or len(weight.users) != 1:
+            why = "its weight is read in several places, or is no plain tensor"
+            skipped.append(Skipped(module_of(node) or node.name, why, STEP))
+            continue
+        out, wide = tensor_of(traced.body, str(weight.target)).shape
+        found.append(_Layer(node.name, str(weight.target), torch.zeros(wide, wide), torch.zeros(out)))
+    return found, skipped
+
+
+def _observe(task: Task, traced: TracedModel, layers: list[_Layer], seed: int) -> None:
+    """Sum second moments of inputs and squared gradients by outputs over calibration rows."""
+    watch = _Watch(traced.body, layers)
+    for inputs, target in calibration_pieces(task, seed=seed):
+        with torch.enable_grad():
+            watch.felt.clear()
+            outputs = watch.run(*(inputs[name] for name in traced.names))
+            outputs = outputs.squeeze(1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
+            loss = task.row_loss(outputs, target).mean() * len(target)
+            leaves = [leaf for _, leaf in watch.felt]
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        for (layer, leaf), gradient in zip(watch.felt, gradients, strict=True):
+            vectors = leaf.numel() // leaf.shape[-1]
+            layer.vectors = max(1, vectors // len(target))
+            layer.seen += vectors
+            if gradient is not None:
+                layer.felt += gradient.reshape(vectors, -1).square().sum(0)
+
+
+class _Watch(fx.Interpreter):
+    """Runs a graph, sums what the layers read, and adds zeros to what they give, whose gradients are the outputs'."""
+
+    def __init__(self, body: fx.GraphModule, layers: list[_Layer]) -> None:
+        super().__init__(body)
+        self.by_node = {one.node: one for one in layers}
+        self.felt: list[tuple[_Layer, Tensor]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        outputs = super().run_node(n)
+        layer = self.by_node.get(n.name)
+        if layer is None:
+            return outputs
+        assert isinstance(n.args[0], fx.Node)
+        rows = self.env[n.args[0]].detach()
+        rows = rows.reshape(-1, rows.shape[-1])
+        layer.inputs += rows.T @ rows
+        leaf = torch.zeros_like(outputs).requires_grad_(True)
+        self.felt.append((layer, leaf))
+        return outputs.detach() + leaf if not outputs.requires_grad else outputs + leaf
+
+
+def _split(traced: TracedModel, layer: _Layer) -> Split:
+    weight = tensor_of(traced.body, layer.weight).detach()
+    seen = max(layer.seen, 1)
+    return split_weight(weight, layer.inputs / seen, layer.felt / seen, layer.vectors, RIDGE)
+
+
+def _put(traced: TracedModel, layer: _Layer, split: Split, rank: int) -> dict[str, Any]:
+    """Put a layer's two halves in its place; the second keeps its name and bias."""
+    node = next(one for one in traced.body.graph.nodes if one.name == layer.node)
+    first, second = split.halves(rank)
+    path, _, last = layer.weight.rpartition(".")
+    inner = read_tensor(traced.body, f"{path}.inner.{last}" if path else f"inner_{last}", first, node)
+    with traced.body.graph.inserting_before(node):
+        thin = traced.body.graph.call_function(aten.linear.default, (node.args[0], inner))
+    value = node.args[0].meta["val"]
+    thin.meta = {**node.meta, "val": value.new_empty((*value.shape[:-1], rank))}
+    put_tensor(traced.body, layer.weight, second)
+    node.args[1].meta["val"] = torch.empty_like(second, device="meta")
+    node.args = (thin, *node.args[1:])
+    return {
+        "what": "low rank",
+        "name": path,
+        "rank": rank,
+        "of": min(first.shape[1], second.shape[0]),
+        "macs_before": split.full,
+        "macs_after": split.cost(rank),
+        "words": f"{second.shape[0]} x {first.shape[1]} as {second.shape[0]} x {rank} x {first.shape[1]}",
+    }
