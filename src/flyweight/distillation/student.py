@@ -1,19 +1,19 @@
 """A thinner copy of a model: fewer units a layer, fewer blocks, its weights those of the teacher that stay."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flyweight.distillation.depth import copy_of, leave_out_blocks
 from flyweight.errors import InputError
+from flyweight.graph.coupled.groups import Group
+from flyweight.graph.coupling import find_groups
+from flyweight.graph.shrink import try_shrink
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, tensor_of
 from flyweight.task.change import Skipped
-
-if TYPE_CHECKING:
-    from flyweight.graph.coupling import Group
 
 
 @dataclass(frozen=True)
@@ -94,23 +94,21 @@ def make_student(model: nn.Module, thinner: Thinner, inputs: dict[str, Tensor]) 
 def _narrow(
     model: nn.Module, width: float, inputs: dict[str, Tensor]
 ) -> tuple[nn.Module, list[dict[str, Any]], tuple[Skipped, ...]]:
-    from flyweight.graph.coupling import find_groups
-    from flyweight.graph.shrink import shrink
-
     traced = trace(model, inputs)
     groups, skipped = find_groups(traced)
-    keep = {}
-    done: list[dict[str, Any]] = []
-    for group in groups:
-        stay = max(1, round(width * len(group.units)))
-        if group.kind == "embedding" or stay == len(group.units):
-            continue
-        keep[group.name] = strongest(traced, group, stay)
-        done.append({"what": group.kind, "name": group.name, "before": len(group.units), "after": stay})
-    return (shrink(traced, keep) if keep else traced), done, skipped
+    thinned = {group.name: group for group in groups if group.kind != "embedding"}  # tables stay as they are
+    counts = {name: max(1, round(width * len(group.units))) for name, group in thinned.items()}
+    keep = {name: strongest(traced, group, counts[name]) for name, group in thinned.items()}
+    shrunk = try_shrink(traced, keep)
+    done: list[dict[str, Any]] = [
+        {"what": thinned[name].kind, "name": name, "before": len(thinned[name].units), "after": len(kept)}
+        for name, kept in shrunk.kept.items()
+    ]
+    left = (Skipped(one.what, one.why, "distill") for one in (*skipped, *shrunk.skipped))
+    return shrunk.model, done, tuple(left)
 
 
-def strongest(traced: TracedModel, group: "Group", count: int) -> tuple[int, ...]:
+def strongest(traced: TracedModel, group: Group, count: int) -> tuple[int, ...]:
     """Return the units of the largest weights, in order: the sum of squares over all that goes with a unit."""
     sizes = torch.zeros(len(group.units), dtype=torch.float64)
     for number, unit in enumerate(group.units):
