@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flyweight.bundle.load import load as load
     from flyweight.bundle.verify import verify as verify
+    from flyweight.distillation.distill import Distill as Distill
+    from flyweight.distillation.student import Thinner as Thinner
     from flyweight.errors import BundleError as BundleError
     from flyweight.errors import EngineError as EngineError
     from flyweight.errors import ExportError as ExportError
     from flyweight.errors import FlyweightError as FlyweightError
     from flyweight.errors import InputError as InputError
+    from flyweight.graph.from_onnx import from_onnx as from_onnx
     from flyweight.planning.budget import Budget as Budget
     from flyweight.planning.compress import compress as compress
+    from flyweight.pruning.prune import Prune as Prune
     from flyweight.quality.intervals import non_inferior as non_inferior
+    from flyweight.quantization.quantize import Quantize as Quantize
     from flyweight.tables.encode_tables import EncodeTables as EncodeTables
     from flyweight.task.change import Change as Change
     from flyweight.task.estimate import Estimate as Estimate
@@ -31,6 +36,7 @@ _HOMES: dict[str, str] = {
     "Budget": "flyweight.planning.budget",
     "BundleError": "flyweight.errors",
     "Change": "flyweight.task.change",
+    "Distill": "flyweight.distillation.distill",
     "EncodeTables": "flyweight.tables.encode_tables",
     "EngineError": "flyweight.errors",
     "Estimate": "flyweight.task.estimate",
@@ -40,9 +46,13 @@ _HOMES: dict[str, str] = {
     "InputError": "flyweight.errors",
     "Measurement": "flyweight.task.measurement",
     "Metric": "flyweight.task.metric",
+    "Prune": "flyweight.pruning.prune",
+    "Quantize": "flyweight.quantization.quantize",
     "Step": "flyweight.task.step",
     "Task": "flyweight.task.task",
+    "Thinner": "flyweight.distillation.student",
     "compress": "flyweight.planning.compress",
+    "from_onnx": "flyweight.graph.from_onnx",
     "load": "flyweight.bundle.load",
     "non_inferior": "flyweight.quality.intervals",
     "verify": "flyweight.bundle.verify",
