@@ -13,7 +13,7 @@ def words_of(changes: tuple[Change, ...]) -> tuple[str, ...]:
     """Return a sentence for each step, and what is to be said beside it."""
     found = []
     for change in changes:
-        settings = ", ".join(f"{name}={value}" for name, value in change.settings.items() if value is not None)
+        settings = ", ".join(f"{name}={value}" for name, value in change.settings.items() if _is_told(value))
         did = [_SAYS[what](entries) for what, entries in _by_kind(change).items() if what in _SAYS]
         title = f"{change.step}({settings})" if settings else change.step
         found.append(f"{title}: {'; '.join(did) or 'nothing changed'}")
@@ -21,6 +21,11 @@ def words_of(changes: tuple[Change, ...]) -> tuple[str, ...]:
         if change.interrupted:
             found.append(f"{change.step} was interrupted; this is the best found until then")
     return tuple(found)
+
+
+def _is_told(value: object) -> bool:
+    """Return whether a setting is worth its place in a sentence; the manifest has them all."""
+    return bool(value) and not isinstance(value, (list, tuple, dict))
 
 
 def _by_kind(change: Change) -> dict[str, list[Done]]:
@@ -34,8 +39,16 @@ def _tables(entries: list[Done]) -> str:
     return _count(entries, "table") + " coded"
 
 
-def _widened(entries: list[Done]) -> str:
-    return f"{entries[0]['weights']:,} weights of {entries[0]['from']} made float32"
+def _weights(entries: list[Done]) -> str:
+    """Weights were made float32, left out one by one, or made to share values."""
+    first = entries[0]
+    if "from" in first:
+        return f"{first['weights']:,} weights of {first['from']} made float32"
+    if "kept" in first:
+        kept, of = (sum(done[name] for done in entries) for name in ("kept", "of"))
+        return f"{kept:,} of {of:,} weights kept in {_count(entries, 'layer')}"
+    most = max(done["values"] for done in entries)
+    return f"the weights of {_count(entries, 'layer')} share at most {most} values each"
 
 
 def _recalibrated(entries: list[Done]) -> str:
@@ -54,15 +67,21 @@ def _layers(entries: list[Done]) -> str:
     return ", ".join(f"{_number(count, 'layer')} in {kind}" for kind, count in kinds.most_common())
 
 
-def _masks(entries: list[Done]) -> str:
-    before, after = (sum(done[f"weights_{when}"] for done in entries) for when in ("before", "after"))
-    return f"{after:,} of {before:,} weights kept in {_count(entries, 'layer')}"
-
-
 def _training(entries: list[Done]) -> str:
     done = entries[0]
-    scores = f", {done['metric']} on validation {done['before']:.4f} to {done['after']:.4f}" if "before" in done else ""
-    return f"trained for {done['epochs']:g} epochs{scores}"
+    before, after = done["validation_before"], done["validation_after"]
+    return (
+        f"{done['parameters']:,} weights trained for {done['epochs']:g} epochs of {done['loss']}, "
+        f"{done['metric']} on validation {before:.4f} to {after:.4f}"
+    )
+
+
+def _rounds(entries: list[Done]) -> str:
+    return f"{_count(entries, 'round')} to {entries[-1]['macs']:,} multiply-adds"
+
+
+def _low_rank(entries: list[Done]) -> str:
+    return "as products of two: " + ", ".join(f"{done['name']} of rank {done['rank']}" for done in entries)
 
 
 def _fields(entries: list[Done]) -> str:
@@ -83,11 +102,12 @@ def _number(count: int, word: str) -> str:
 
 _SAYS: dict[str, Callable[[list[Done]], str]] = {
     "table": _tables,
-    "weights": _widened,
+    "weights": _weights,
     "recalibration": _recalibrated,
     "group": _groups,
     "layer": _layers,
-    "mask": _masks,
+    "round": _rounds,
+    "low rank": _low_rank,
     "training": _training,
     "field": _fields,
     "block": _blocks,
