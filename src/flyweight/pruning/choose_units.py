@@ -104,6 +104,8 @@ def by_count(ordered: Sequence[Slice], units: int) -> list[Slice]:
 def by_macs(ordered: Sequence[Slice], limit: float, macs_after: Callable[[Sequence[Slice]], int]) -> list[Slice] | None:
     """Return the fewest first pieces without which the model is within a limit, or None if all are too few.
 
+    Pieces that turn out not to be needed, because a later and larger one went, are given back, dearest first.
+
     Args:
         macs_after: multiply-accumulates of a row without some pieces.
     """
@@ -116,4 +118,14 @@ def by_macs(ordered: Sequence[Slice], limit: float, macs_after: Callable[[Sequen
             high = middle
         else:
             low = middle + 1
-    return list(ordered[:low])
+    chosen = list(ordered[:low])
+    done: set[str] = set()  # groups that need all that is chosen of them
+    for piece in reversed(ordered[:low]):
+        if piece.group in done:
+            continue
+        without = [one for one in chosen if one is not piece]
+        if macs_after(without) <= limit:
+            chosen = without
+        else:
+            done.add(piece.group)
+    return chosen

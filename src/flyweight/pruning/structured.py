@@ -78,7 +78,7 @@ def prune_units(task: Task, settings: "Prune") -> Change:
             break
     done = _records(groups, thinned, macs)
     if all(record["what"] == "round" for record in done):
-        why = "no width could be cut to a smaller multiple within the ratio; give a larger ratio or a smaller multiple"
+        why = f"the nearest to ratio={settings.ratio} that widths allow is nothing; ask for more, or give multiple=1"
         skipped = (*skipped, Skipped("the model", why, settings.name))
     return Change(
         settings.name, thinned.model, settings.recipe(), tuple(done), skipped, interrupted=thinned.interrupted
