@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 from flyweight.graph.coupled.grouping import Grouping, grouping
 from flyweight.graph.coupled.predicted_macs import macs_of
 from flyweight.graph.coupled.proof import fault, replace, zeroed
-from flyweight.graph.coupled.surgery import Cut, correct
-from flyweight.graph.quiet import quietly
+from flyweight.graph.coupled.surgery import Cut, correct, reshape
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, clean, tensor_of
 from flyweight.task.change import Skipped
@@ -103,12 +102,12 @@ def _smaller(traced: TracedModel, found: Grouping, stays: npt.NDArray[np.bool_])
     cut = Cut(found.analysis.flow, stays)
     for old, new in zip(list(traced.body.graph.nodes), list(model.body.graph.nodes), strict=True):
         correct(cut, old, new)
+        reshape(cut, old, new)
     replace(traced, model, _tensors(traced, found, stays))
     for node in model.body.graph.find_nodes(op="call_module"):
         if _is_table(model.body, node):
             module: Any = model.body.get_submodule(str(node.target))
             module.embedding_dim = module.weight.shape[1]
-    _refresh(model.body)
     clean(model.body)
     return model
 
@@ -127,42 +126,3 @@ def _tensors(traced: TracedModel, found: Grouping, stays: npt.NDArray[np.bool_])
 
 def _is_table(body: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(body.get_submodule(str(node.target)), (nn.Embedding, nn.EmbeddingBag))
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a graph on shapes alone and notes what each node gives."""
-
-    def __init__(self, body: fx.GraphModule, mode: Any) -> None:
-        super().__init__(body)
-        self.body, self.mode = body, mode
-        self.fakes: dict[int, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "placeholder":
-            return n.meta["val"]
-        if n.op == "call_module" and not _is_table(self.body, n):
-            return n.meta["val"]  # a coded table: nothing of it is ever cut
-        result = super().run_node(n)
-        if n.op != "output":
-            n.meta["val"] = result
-        return result
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._fake(tensor_of(self.body, str(target)))
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        module = self.body.get_submodule(str(target))
-        weights = {name: self._fake(tensor) for name, tensor in module.named_parameters()}
-        return torch.func.functional_call(module, weights, args, kwargs)
-
-    def _fake(self, tensor: Tensor) -> Tensor:
-        if id(tensor) not in self.fakes:
-            self.fakes[id(tensor)] = self.mode.from_tensor(tensor, static_shapes=True)
-        return self.fakes[id(tensor)]
-
-
-def _refresh(body: fx.GraphModule) -> None:
-    """Compute anew the shapes that the nodes know of their results."""
-    mode = next(node.meta["val"].fake_mode for node in body.graph.find_nodes(op="placeholder"))
-    with mode, torch.no_grad(), quietly():
-        _Shapes(body, mode).run(*[node.meta["val"] for node in body.graph.find_nodes(op="placeholder")])

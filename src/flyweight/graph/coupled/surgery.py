@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from flyweight.graph.coupled.axes import Dim, Ids, Value, size_of
 from flyweight.graph.coupled.flow import Flow, arguments, place
@@ -64,6 +64,21 @@ def correct(cut: Cut, old: fx.Node, new: fx.Node) -> None:
         _set(new, "num_groups" if name == "group_norm" else "groups", cut.left(ids))
 
 
+def reshape(cut: Cut, old: fx.Node, new: fx.Node) -> None:
+    """Give a node's notes on its result the new shape."""
+    result, value = old.meta.get("val"), cut.flow.values.get(old)
+    if isinstance(result, Tensor) and isinstance(value, tuple) and cut.loses(value):
+        new.meta["val"] = _reshaped(cut, result, value)
+    elif isinstance(value, list) and any(cut.loses(part) for part in value):
+        parts = zip(result or (), value, strict=True)
+        new.meta["val"] = [_reshaped(cut, one, part) if isinstance(one, Tensor) else one for one, part in parts]
+
+
+def _reshaped(cut: Cut, result: Tensor, value: Value) -> Tensor:
+    shape = [cut.length(dim, length) for dim, length in zip(value, result.shape, strict=True)]
+    return result.new_empty(shape)
+
+
 def _set(node: fx.Node, name: str, value: Any) -> None:
     """Change one argument by its name in the operator's schema."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
@@ -108,8 +123,9 @@ def _scaled(before_node: fx.Node, number: fx.Node, before: int, after: int) -> f
     with graph.inserting_before(before_node):
         part = graph.call_function(operator.floordiv, (number, before))
         whole = graph.call_function(operator.mul, (part, after))
-    for made in (part, whole):
-        made.meta = {key: value for key, value in number.meta.items() if key != "val"}
+    length = number.meta["val"]
+    part.meta = {**number.meta, "val": length // before}
+    whole.meta = {**number.meta, "val": length // before * after}
     return whole
 
 
@@ -119,6 +135,7 @@ def _symbolic(cut: Cut, old: fx.Node, new: fx.Node) -> None:
     value = cut.flow.of(given["self"])
     before, after = cut.sizes(value[place(given["dim"], len(value))])
     if before != after:
+        new.meta["val"] = old.meta["val"] // before * after
         whole = _scaled(new.next, new, after, before)
         new.replace_all_uses_with(whole, delete_user_cb=lambda user: user is not whole.args[0])
 
