@@ -87,10 +87,10 @@ class _Layer:
 def factorize(task: Task, settings: Factorize) -> Change:
     """Split linear layers of a task's model; see `Factorize`.
 
-    Each layer's `W` becomes the pair nearest to it in `E = mean |F^(1/2) (W - U V) x|^2`, where F holds the mean squared
-    gradient of the loss by each output: a truncated singular value decomposition of `F^(1/2) W L` with `L L'` the
-    second moments of x (Yuan et al. 2023, arXiv 2312.05821, section 3.2, without F). E is in the unit of the loss
-    for every layer, so one price per multiply-accumulate sets all ranks.
+    Each layer's `W` becomes the pair nearest to it in `E = mean |F^(1/2) (W - U V) x|^2`, where F holds the mean
+    squared gradient of the loss by each output: a truncated singular value decomposition of `F^(1/2) W L` with `L L'`
+    the second moments of x (without F: Wang et al. 2024, "SVD-LLM", arXiv 2403.07378, section 3.1). E is in the unit
+    of the loss for every layer, so one price per multiply-accumulate sets all ranks.
     """
     inputs = first_inputs(task)
     traced = trace(task.model, inputs)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: The share of the damage of rank 0 below which numerical noise begins.
+NOTHING = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -21,6 +24,12 @@ class Split:
     right: Tensor
     damage: Tensor
     vectors: int
+
+    def left_by(self, rank: int | None) -> float:
+        """Return the damage at a rank, 0 for the whole weight; what is next to nothing beside rank 0 is nothing."""
+        if rank is None:
+            return 0.0
+        return max(float(self.damage[rank]) - NOTHING * float(self.damage[0]), 0.0)
 
     @property
     def full(self) -> int:
@@ -72,7 +81,8 @@ def split_weight(weight: Tensor, moments: Tensor, felt: Tensor, vectors: int = 1
 def choose_ranks(splits: Mapping[str, Split], budget: int, multiple: int = 1) -> dict[str, int | None] | None:
     """Return the rank of each weight, None where it stays whole, of the least damage found under a budget.
 
-    Every weight takes what is best at a price per multiply-accumulate; the price is found by bisection.
+    Every weight takes what is best at a price per multiply-accumulate; the price is found by bisection, and what it
+    leaves of the budget goes where it mends most for what it costs.
 
     Args:
         budget: multiply-accumulates of one row for all of them together.
@@ -102,7 +112,7 @@ def choose_ranks(splits: Mapping[str, Split], budget: int, multiple: int = 1) ->
             best, high = found, middle
         else:
             low = middle
-    return best
+    return _spent(splits, best, budget, multiple)
 
 
 def _at(splits: Mapping[str, Split], price: float, multiple: int) -> dict[str, int | None]:
@@ -114,11 +124,34 @@ def _rank(split: Split, price: float, multiple: int) -> int | None:
     most = len(split.damage) - 1
     offers: list[tuple[float, int | None]] = [(price * split.full, None)]
     offers += [
-        (float(split.damage[rank]) + price * split.cost(rank), rank)
+        (split.left_by(rank) + price * split.cost(rank), rank)
         for rank in range(min(multiple, most), most + 1, multiple)
         if split.cost(rank) < split.full
     ]
     return min(offers, key=lambda offer: offer[0])[1]
+
+
+def _spent(
+    splits: Mapping[str, Split], ranks: dict[str, int | None], budget: int, multiple: int
+) -> dict[str, int | None]:
+    """Raise one rank after the other while the budget lasts and something is mended."""
+    ranks, left = dict(ranks), budget - _cost(splits, ranks)
+    while True:
+        offers: list[tuple[float, str, int | None, int]] = []
+        for name, split in splits.items():
+            rank = ranks[name]
+            if rank is None:
+                continue
+            now = split.cost(rank)
+            for more in (rank + multiple, None):
+                price = (split.full if more is None else split.cost(more)) - now
+                known = more is None or more < len(split.damage)
+                if known and 0 < price <= left and split.left_by(more) < split.left_by(rank):
+                    offers.append(((split.left_by(rank) - split.left_by(more)) / price, name, more, price))
+        if not offers:
+            return ranks
+        _, name, chosen, price = max(offers, key=lambda offer: offer[0])
+        ranks[name], left = chosen, left - price
 
 
 def _cost(splits: Mapping[str, Split], ranks: Mapping[str, int | None]) -> int:
