@@ -128,7 +128,9 @@ def test_int8_lies_near_the_float_model(name: str) -> None:
     assert 0 < far(outputs(change.model, task), outputs(task.model, task)) < 0.04
     layers = [one for one in change.done if one["what"] == "layer"]
     assert {one["to"] for one in layers} == {"int8"}
-    assert all(one["bytes_after"] == one["bytes_before"] // 4 + 4 * one["scales"] for one in layers)
+    for one in layers:  # the table that scores are tied to stays beside the integers
+        kept = one["bytes_before"] if one["name"] == "item" else 0
+        assert one["bytes_after"] == one["bytes_before"] // 4 + 4 * one["scales"] + kept
     assert all(one["error"] < 1e-3 for one in layers)
 
 

@@ -2,8 +2,8 @@
 
 Found by running exported models in ONNX Runtime and OpenVINO (docs/quantization.md). In short: a quantiser on what each
 layer reads; on what each convolution gives, after its ReLU; on both sides of a residual sum; on each branch of a
-concatenation and on the whole; round an average. Between linear layers only what they read is rounded: a sum or a norm
-in floating point costs little there.
+concatenation and on the whole; round an average. Between linear layers what they read is rounded, and what comes out of
+a ReLU: a sum or a norm in floating point costs little there.
 """
 
 from collections.abc import Iterable
@@ -86,6 +86,10 @@ def place(traced: TracedModel, sites: Iterable[Site]) -> tuple[Placement, ...]:
             whole.add(node)
     by_name = {node.name: node for node in nodes}
     for site in layers.values():
+        curved = _bent_product(by_name[site.node])
+        if curved is not None:
+            _for_all(curved, wanted, whole)
+    for site in layers.values():
         node, reader = _behind_shapes(by_name[site.input], by_name[site.node])
         if node not in whole:
             wanted.setdefault(node, []).append(reader)
@@ -108,6 +112,20 @@ def _for_all(node: fx.Node, wanted: dict[fx.Node, list[fx.Node]], whole: set[fx.
         return
     whole.add(node)
     wanted[node] = [user for user in node.users if user.op != "output"]
+
+
+def _bent_product(node: fx.Node) -> fx.Node | None:
+    """Return the ReLU after a linear layer of a flat batch, over the sum with a bias where that is a node of its own.
+
+    ONNX Runtime joins both to one operator, which has an integer form only where its result is rounded too.
+    """
+    if node.target in CONVOLUTIONS or node.meta["val"].ndim != 2:
+        return None
+    users = list(node.users)
+    if len(users) == 1 and users[0].target in _SUMS and any(one.op == "get_attr" for one in users[0].all_input_nodes):
+        node = users[0]
+    curved = bent(node)
+    return None if curved is node else curved
 
 
 def _sums_up(node: fx.Node, whole: set[fx.Node]) -> bool:

@@ -10,9 +10,10 @@ from flyweight.errors import InputError
 from flyweight.graph.fold_batch_norm import fold_batch_norm
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
-from flyweight.quantization.insert import Precision, Rounding, insert, placements
-from flyweight.quantization.observe import Inputs, Seen, calibration, observe
-from flyweight.quantization.record import layer_records
+from flyweight.quantization.build import Built, Mending, build
+from flyweight.quantization.dynamic import make_dynamic
+from flyweight.quantization.insert import Precision, Rounding
+from flyweight.quantization.observe import Inputs, calibration
 from flyweight.quantization.sites import STEP, Site, find_sites
 from flyweight.task.change import Change, Skipped
 from flyweight.task.progress import stage
@@ -50,6 +51,9 @@ class Quantize:
     per_channel: bool = True
     symmetric: bool = True
     group_size: int = 32
+    dynamic: bool = False
+    smooth: float | None = None
+    bias_correction: bool = True
     mixed: bool = True
     calibration_rows: int = 2_048
     seed: int = 0
@@ -77,6 +81,11 @@ class Quantize:
             activations=self.activations is not None,
         )
 
+    @property
+    def mending(self) -> Mending:
+        """What is done about the error of rounding, without training."""
+        return Mending(smooth=self.smooth, bias_correction=self.bias_correction)
+
     def apply(self, task: Task) -> Change:
         """Return the task's model quantised, and what was done and left.
 
@@ -91,25 +100,24 @@ def quantize(task: Task, settings: Quantize) -> Change:
     """Quantise the layers of a task's model; see `Quantize`."""
     recipe = {name: value for name, value in asdict(settings).items() if value is not None}
     rows = calibration(task, settings.calibration_rows, settings.seed)
-    with stage("Looking at activations", total=len(rows)) as work:
-        traced = fold_batch_norm(trace(task.model, _few(rows[0])))
-        sites, skipped = find_sites(traced)
-        if not sites:
-            nothing = Skipped("the model", "it has no layer with a weight of its own to quantise", STEP)
-            return Change(STEP, task.model, recipe, (), (*skipped, nothing))
-        _check_groups(traced, sites, settings)
-        seen = observed(traced, sites, settings.rounding, rows)
-        work.advance(len(rows))
-    precision: dict[str, Precision] = {site.name: settings.weights for site in sites}
-    with stage("Finding ranges", total=1) as work:
-        model = insert(traced, sites, precision, settings.rounding, seen)
-        work.advance()
-    done = layer_records(traced, model, sites, precision, settings.rounding)
-    broken = _not_finite(model, rows)
+    traced = fold_batch_norm(trace(task.model, _few(rows[0])))
+    sites, skipped = find_sites(traced)
+    if not sites:
+        nothing = Skipped("the model", "it has no layer with a weight of its own to quantise", STEP)
+        return Change(STEP, task.model, recipe, (), (*skipped, nothing))
+    _check_groups(traced, sites, settings)
+    if settings.dynamic:
+        made, records, left = make_dynamic(traced, sites, settings.rounding)
+        built = Built(made, tuple(records), tuple(left))
+    else:
+        precision: dict[str, Precision] = {site.name: settings.weights for site in sites}
+        with stage("Finding ranges", seconds=2.0 * len(sites)):
+            built = build(traced, precision, settings.rounding, settings.mending, rows)
+    broken = _not_finite(built.model, rows)
     if broken:
         why = f"{broken}; the step was taken back and the model is as it was"
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", why, STEP)))
-    return Change(STEP, model, recipe, tuple(done), skipped)
+    return Change(STEP, built.model, recipe, built.done, (*skipped, *built.skipped))
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
@@ -153,8 +161,3 @@ def _not_finite(model: TracedModel, rows: list[Inputs]) -> str:
         outputs: Tensor = model(**rows[0])
     bad = int((~torch.isfinite(outputs)).sum())
     return f"{bad:,} of {outputs.numel():,} outputs are NaN or infinite" if bad else ""
-
-
-def observed(traced: TracedModel, sites: tuple[Site, ...], rounding: Rounding, rows: list[Inputs]) -> dict[str, Seen]:
-    """Return what was seen of each tensor that is rounded when all layers run in integers."""
-    return observe(traced, rows, dict.fromkeys(one.node for one in placements(traced, sites, rounding)))

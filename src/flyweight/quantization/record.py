@@ -44,7 +44,8 @@ def layer_records(
             "to": to,
             "activations": "uint8" if isinstance(reads, FakeQuantize) and to == "int8" else "float32",
             "bytes_before": 4 * weight.numel(),
-            "bytes_after": stored_bytes(module, weight.numel(), to),
+            # A table that scores are tied to stays as it is, beside the integers.
+            "bytes_after": stored_bytes(module, weight.numel(), to) + (4 * weight.numel() if site.shared else 0),
             "error": float(error),
         }
         if isinstance(module, FakeQuantize):

@@ -43,6 +43,8 @@ class Site:
         reader, edge: names of the node that reads the weight, and of the one that takes it from there.
         out_axis, in_axis: dimensions of the weight: output channels, and inputs.
         bias: name of its bias, or None.
+        shared: whether something else reads the weight too (another layer, a table that scores are tied to): it may be
+            rounded on its way to this layer, and must not be written to.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Site:
     out_axis: int
     in_axis: int
     bias: str | None
+    shared: bool
 
     def tensor(self, traced: TracedModel) -> Tensor:
         """Return the weight."""
@@ -71,9 +74,10 @@ def find_sites(traced: TracedModel) -> tuple[tuple[Site, ...], tuple[Skipped, ..
     """
     sites: list[Site] = []
     skipped: list[Skipped] = []
+    tables = {str(node.target) for node in traced.body.graph.nodes if node.op == "call_module"}
     for node in traced.body.graph.nodes:
         if node.target is aten.linear.default or node.target in CONVOLUTIONS or node.target in _PRODUCTS:
-            site, why = _site(node)
+            site, why = _site(node, tables)
             if site is not None:
                 sites.append(site)
             else:
@@ -96,7 +100,7 @@ def inputs_of(site: Site, traced: TracedModel) -> int:
     return weight.numel() // weight.shape[site.out_axis]
 
 
-def _site(node: fx.Node) -> tuple[Site | None, str]:
+def _site(node: fx.Node, tables: set[str]) -> tuple[Site | None, str]:
     first, second = (1, 2) if node.target is aten.addmm.default else (0, 1)
     given, weight = node.args[first], node.args[second]
     if not isinstance(given, fx.Node) or not isinstance(weight, fx.Node):
@@ -123,7 +127,9 @@ def _site(node: fx.Node) -> tuple[Site | None, str]:
     weight_name = str(reader.target)
     name = weight_name.removesuffix(".weight")
     names = (weight_name, reader.name, edge.name)
-    return Site(name, kind, node.name, given.name, *names, out_axis, 1 - out_axis, bias_name), ""
+    several = len(reader.users) > 1 or (edge is not node and len(edge.users) > 1)
+    shared = several or weight_name.rpartition(".")[0] in tables
+    return Site(name, kind, node.name, given.name, *names, out_axis, 1 - out_axis, bias_name, shared), ""
 
 
 def _constant(node: fx.Node, reader: fx.Node) -> tuple[tuple[fx.Node, fx.Node] | None, bool]:
