@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import flyweight as fw
@@ -22,6 +23,9 @@ from dense_training import Recipe, fit_histories, fit_images, trained
 from flyweight.cost.hardware import describe_hardware
 from flyweight.cost.macs import count_macs
 from flyweight.quality.intervals import estimate
+from flyweight.quality.measure import measure as quality_of
+from flyweight.task.metric import find_metric
+from flyweight.task.scores import evaluating
 from flyweight.zoo.lenet import LeNet300100
 from flyweight.zoo.resnet import ResNet
 from flyweight.zoo.sasrec import SASRec
@@ -31,7 +35,7 @@ SEEDS = (0, 1, 2)
 LENET = Recipe(epochs=40, rate=0.002, decay=0.05, batch=256)
 GTSRB = Recipe(epochs=45, rate=0.004, decay=0.05, smoothing=0.1, bfloat16=True)
 PNEUMONIA = Recipe(epochs=20, rate=0.002, decay=0.05, smoothing=0.1, bfloat16=True)
-SASREC = Recipe(epochs=30, rate=0.003, decay=0.1, batch=256, negatives=1024)
+SASREC = Recipe(epochs=24, rate=0.003, decay=0.02, batch=256, negatives=512)
 
 
 def new_lenet() -> nn.Module:
@@ -117,16 +121,28 @@ def _image_task(name: str, make: Callable[[], nn.Module], data: Splits, recipe: 
 
 def _trained_images(make: Callable[[], nn.Module], data: Splits, recipe: Recipe) -> tuple[nn.Module, float]:
     train: Images = data.train
-    key = f"{data.fingerprint} {train.distortion}"
-    return trained(make, lambda model, recipe: fit_images(model, train, recipe), recipe, key)
+    key, watch = f"{data.fingerprint} {train.distortion}", partial(_tell, data.validation, "accuracy")
+    return trained(make, lambda model, recipe: fit_images(model, train, recipe, watch), recipe, key)
 
 
 def _trained_sasrec(data: Splits, seed: int) -> tuple[nn.Module, float]:
     sequences = [items[:-2] for items in read_sequences()]  # the last two are the test's and validation's
     recipe = replace(SASREC, seed=seed)
+    watch = partial(_tell, data.validation.head(2_000), "recall@10")
     return trained(
-        new_sasrec, lambda model, recipe: fit_histories(model, sequences, recipe), recipe, data.fingerprint
+        new_sasrec, lambda model, recipe: fit_histories(model, sequences, recipe, watch), recipe, data.fingerprint
     )
+
+
+def _tell(split: Any, metric: str, epoch: int, model: nn.Module) -> None:
+    """Print the metric on validation data after every fourth epoch: training takes minutes."""
+    if epoch % 4 != 3:
+        return
+    with evaluating(model), torch.no_grad():
+        parts = [(model(**inputs), target) for inputs, target in split]
+    outputs, targets = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    value = quality_of(find_metric(metric), outputs, targets)
+    print(f"epoch {epoch + 1}: validation {metric} {value:.4f}", file=sys.stderr, flush=True)
 
 
 def _image_seconds(make: Callable[[], nn.Module], splits: Callable[[], Splits], recipe: Recipe, seed: int) -> float:

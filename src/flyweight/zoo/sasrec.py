@@ -1,5 +1,7 @@
 """SASRec, the self-attentive sequential recommender (Kang and McAuley 2018, arXiv 1808.09781), with norms before."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -83,14 +85,16 @@ class SASRec(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.register_buffer("causal", torch.ones(length, length, dtype=torch.bool).tril())
         self.register_buffer("itself", torch.eye(length, dtype=torch.bool))
-        for table in (self.items, self.positions):
-            nn.init.normal_(table.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, (nn.Embedding, nn.Linear)):
+                nn.init.normal_(module.weight, std=0.02)
 
     def encode(self, history: Tensor) -> Tensor:
         """Return what each position knows, (rows, length, dim), for ids (rows, length); shorter histories will do."""
         length = history.shape[1]
         at = self.positions.weight[self.positions.num_embeddings - length :]  # counted from the newest item
-        x = self.drop(self.items(history) + at)  # (rows, length, dim)
+        # Scaled as by the authors: entries small enough for scores are too small beside what the blocks add.
+        x = self.drop(self.items(history) * math.sqrt(self.items.embedding_dim) + at)  # (rows, length, dim)
         known = (history != 0).unsqueeze(1).unsqueeze(1)  # (rows, 1, 1, length)
         # Padding sees itself, for a softmax over nothing is not a number.
         seen = self.causal[:length, :length] & (known | self.itself[:length, :length])
