@@ -28,10 +28,15 @@ from flyweight.cost.latency import Rounds, speedup, time_rounds
 from flyweight.cost.sizes import bytes_on_disk
 from flyweight.engines.registry import find_engine
 from flyweight.planning.artefact import artefact_scores, make_artefact
+from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import Comparison, compare
+from flyweight.planning.compress import compress
+from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.requests import as_arrays, sample_requests, timed_request
+from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
 from flyweight.task.scores import Scores
+from flyweight.task.step import Step
 from flyweight.task.task import Task
 from flyweight.zoo.cache import cache_folder
 
@@ -101,7 +106,7 @@ class Case:
     title: str
     goal: str
     task: Callable[[int], Task]
-    contenders: Callable[[Task, int, Path], Iterator[Contender]]
+    contenders: Callable[[Task, int], Iterator[Contender]]
     rows: tuple[int, ...]
     margin: float
     unit: str = ""
@@ -207,7 +212,7 @@ def run_case(case: Case, seeds: list[int]) -> None:
         bench = Bench(case, seed, task, folder)
         before = bench.original()
         failed: dict[str, str] = {}
-        for one in case.contenders(task, seed, folder):
+        for one in case.contenders(task, seed):
             try:
                 bench.rows[one.name] = bench.add(one, before)
             except Exception as error:  # a peer that fails is a line of the table, not the end of the run
@@ -229,6 +234,46 @@ def write(path: Path, case: Case, seed: int, bench: Bench, failed: dict[str, str
     kept["seeds"] = dict(sorted(kept["seeds"].items()))
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def compressed(name: str, steps: tuple[Step, ...], margin: float, rows: int | None = None) -> Contender:
+    """Return ours as a user gets it: `fw.compress`, with its own measurements, and saved as a bundle."""
+
+    def make(task: Task, folder: Path) -> Json:
+        result = compress(task, Budget(max_drop=margin), steps=steps, rows=rows)
+        bundle = result.save(folder / "model.fly")
+        size = copy_exported(result.contents.exported, folder)
+        return {
+            "bytes": size,
+            "bundle_bytes": bytes_on_disk(bundle),
+            "macs": result.after.macs,
+            "engine": result.engine,
+            "steps": [repr(step) for step in steps],
+            "compress": {"drop": as_json(result.drop), "met": result.met, "missed": list(result.missed)},
+            "skipped": skipped_words(result.changes),
+        }
+
+    return Contender(name, "ours", make, key=repr(steps))
+
+
+def stepped(name: str, kind: str, steps: tuple[Step, ...]) -> Contender:
+    """Return the model that steps make, exported, with nothing taken back."""
+
+    def make(task: Task, folder: Path) -> Json:
+        current, changes = task, []
+        for step in steps:
+            changes.append(step.apply(current))
+            current = current.with_model(changes[-1].model)
+        model, _ = recalibrate(task, current.model, tuple(changes))
+        told = {"steps": [repr(step) for step in steps], "skipped": skipped_words(tuple(changes))}
+        return export(task, model, folder, **told)
+
+    return Contender(name, kind, make, key=repr(steps))
+
+
+def skipped_words(changes: tuple[Change, ...]) -> list[str]:
+    """Return what steps left, but for the tables, which are another step's work."""
+    return [str(one) for change in changes for one in change.skipped if "step that codes tables" not in one.why]
 
 
 def export(task: Task, model: nn.Module, folder: Path, **told: Any) -> Json:
