@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from flyweight.graph.from_onnx import from_onnx as from_onnx
     from flyweight.planning.budget import Budget as Budget
     from flyweight.planning.compress import compress as compress
+    from flyweight.pruning.factorize import Factorize as Factorize
     from flyweight.pruning.prune import Prune as Prune
+    from flyweight.pruning.share_weights import ShareWeights as ShareWeights
     from flyweight.quality.intervals import non_inferior as non_inferior
     from flyweight.quantization.quantize import Quantize as Quantize
     from flyweight.tables.encode_tables import EncodeTables as EncodeTables
@@ -41,6 +43,7 @@ _HOMES: dict[str, str] = {
     "EngineError": "flyweight.errors",
     "Estimate": "flyweight.task.estimate",
     "ExportError": "flyweight.errors",
+    "Factorize": "flyweight.pruning.factorize",
     "Field": "flyweight.task.field",
     "FlyweightError": "flyweight.errors",
     "InputError": "flyweight.errors",
@@ -48,6 +51,7 @@ _HOMES: dict[str, str] = {
     "Metric": "flyweight.task.metric",
     "Prune": "flyweight.pruning.prune",
     "Quantize": "flyweight.quantization.quantize",
+    "ShareWeights": "flyweight.pruning.share_weights",
     "Step": "flyweight.task.step",
     "Task": "flyweight.task.task",
     "Thinner": "flyweight.distillation.student",
