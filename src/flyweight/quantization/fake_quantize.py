@@ -37,6 +37,7 @@ class FakeQuantize(nn.Module):
         self.register_buffer("zero_point", found.zero_point.clone() if shifted else None)
         self.low, self.high, self.axis, self.block, self.rows = found.low, found.high, axis, block, rows
         self.enabled = True
+        self.recovery_rate = 1.0
 
     @property
     def bits(self) -> int:
@@ -104,8 +105,11 @@ class Stored(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
+        self.enabled = True
 
     def forward(self, values: Tensor) -> Tensor:
         """Return float32 numbers that the kind can hold."""
+        if not self.enabled:
+            return values
         rounded: Tensor = torch.ops.flyweight.stored(values, self.kind)
         return rounded

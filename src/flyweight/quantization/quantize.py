@@ -1,7 +1,8 @@
 """The step that stores weights in fewer bits and runs layers in integers."""
 
-from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from flyweight.graph.traced import TracedModel
 from flyweight.quantization.build import Built, Mending, build
 from flyweight.quantization.dynamic import make_dynamic
 from flyweight.quantization.insert import Precision, Rounding
+from flyweight.quantization.measured import served_inputs
+from flyweight.quantization.mixed import Choice, Mixed, by_sensitivity, by_time
 from flyweight.quantization.observe import Inputs, calibration
 from flyweight.quantization.sites import STEP, Site, find_sites
 from flyweight.task.change import Change, Skipped
@@ -34,6 +37,15 @@ class Quantize:
         per_channel: a scale for each output channel of a weight.
         symmetric: weights without a zero point.
         group_size: neighbours of an int4 weight that share a scale; must divide the inputs of every layer.
+        dynamic: linear layers round what they read by its range in each call; nothing is calibrated.
+        smooth: how much of the difficulty of rounding goes from activations to weights, 0 to 1; None leaves it.
+        bias_correction: take the expected error of each output off its bias.
+        mixed: choose each layer's precision, by what rounding it costs the output and by timing whole models. Without,
+            all layers get what `weights` says.
+        max_error: with `mixed`, layers are raised in precision until the mean squared errors that they make in the
+            output add up to at most so many of its variances.
+        recover: epochs of training with the rounding in place.
+        force: with `mixed`, round the model also where it is faster as it was.
         calibration_rows: training rows whose activations are looked at.
         seed: draws them.
 
@@ -55,6 +67,9 @@ class Quantize:
     smooth: float | None = None
     bias_correction: bool = True
     mixed: bool = True
+    max_error: float = 0.01
+    recover: float = 0.0
+    force: bool = False
     calibration_rows: int = 2_048
     seed: int = 0
 
@@ -62,6 +77,14 @@ class Quantize:
         _one_of("weights", self.weights, get_args(Precision))
         _one_of("activations", self.activations, ("int8", None))
         _one_of("ranges", self.ranges, RANGES)
+        _share("smooth", self.smooth if self.smooth is not None else 0.5, 0.0, 1.0)
+        _share("max_error", self.max_error, 0.0, 1.0)
+        _share("recover", self.recover, 0.0, float("inf"))
+        if self.dynamic and (self.weights != "int8" or self.activations is None or self.recover):
+            raise InputError(
+                "Quantize dynamic=True needs weights='int8' and activations='int8', and learns nothing; seen "
+                f"weights={self.weights!r}, activations={self.activations!r}, recover={self.recover}."
+            )
         _whole("group_size", self.group_size, 2)
         _whole("calibration_rows", self.calibration_rows, 1)
 
@@ -102,27 +125,95 @@ def quantize(task: Task, settings: Quantize) -> Change:
     rows = calibration(task, settings.calibration_rows, settings.seed)
     traced = fold_batch_norm(trace(task.model, _few(rows[0])))
     sites, skipped = find_sites(traced)
-    if not sites:
-        nothing = Skipped("the model", "it has no layer with a weight of its own to quantise", STEP)
-        return Change(STEP, task.model, recipe, (), (*skipped, nothing))
+    if not sites or settings.weights == "float32":
+        why = "it has no layer with a weight of its own to quantise" if not sites else "its weights are to stay float32"
+        return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", why, STEP)))
     _check_groups(traced, sites, settings)
-    if settings.dynamic:
-        made, records, left = make_dynamic(traced, sites, settings.rounding)
-        built = Built(made, tuple(records), tuple(left))
-    else:
-        precision: dict[str, Precision] = {site.name: settings.weights for site in sites}
-        with stage("Finding ranges", seconds=2.0 * len(sites)):
-            built = build(traced, precision, settings.rounding, settings.mending, rows)
-    broken = _not_finite(built.model, rows)
+    mixed = _chosen(task, settings, traced, sites, rows)
+    skipped = (*skipped, *mixed.skipped)
+    if mixed.built is None:
+        return Change(STEP, task.model, recipe, mixed.done, skipped)
+    model, done, interrupted = mixed.built.model, (*mixed.built.done, *mixed.done), False
+    skipped = (*skipped, *mixed.built.skipped)
+    if settings.recover:
+        model, learned, interrupted = _recovered(task, model, settings)
+        done = (*done, learned)
+    broken = _not_finite(model, rows)
     if broken:
         why = f"{broken}; the step was taken back and the model is as it was"
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", why, STEP)))
-    return Change(STEP, built.model, recipe, built.done, (*skipped, *built.skipped))
+    return Change(STEP, model, recipe, done, skipped, interrupted=interrupted)
+
+
+def _chosen(
+    task: Task, settings: Quantize, traced: TracedModel, sites: tuple[Site, ...], rows: list[Inputs]
+) -> Mixed:
+    """Return the precision of each layer and the model of it."""
+    start, rounding, mending = settings.weights, settings.rounding, settings.mending
+    if settings.dynamic:
+        with stage("Rounding weights", seconds=2.0):
+            made, records, left = make_dynamic(traced, sites, rounding)
+        names = {record["name"] for record in records}
+        return Mixed(
+            {site.name: "int8" if site.name in names else "float32" for site in sites},
+            Built(made, tuple(records), ()) if records else None,
+            (),
+            tuple(left),
+        )
+    all_alike: Choice = {site.name: start for site in sites}
+    make = partial(_build, traced, rounding, mending, rows)
+    if not settings.mixed or start == "bfloat16":
+        with stage("Finding ranges", seconds=1.0 * len(sites)):
+            return Mixed(all_alike, make(all_alike), (), ())
+    with stage("Rounding one layer at a time", seconds=2.0 * len(sites)):
+        plain = partial(_build, traced, rounding, replace(mending, bias_correction=False), rows)
+        chosen, records = by_sensitivity(traced, sites, start, plain, rows, settings.max_error)
+    with stage("Timing which layers pay in integers", seconds=30.0):
+        alone = partial(_build, traced, replace(rounding, activations=False), replace(mending, balance=False), rows)
+        mixed = by_time(
+            traced,
+            sites,
+            chosen,
+            make,
+            served_inputs(task, traced),
+            make_weights_only=alone if rounding.activations and start == "int8" else None,
+            force=settings.force,
+        )
+    return replace(mixed, done=(*records, *mixed.done))
+
+
+def _build(traced: TracedModel, rounding: Rounding, mending: Mending, rows: list[Inputs], choice: Choice) -> Built:
+    return build(traced, choice, rounding, mending, rows)
+
+
+def _recovered(task: Task, model: TracedModel, settings: Quantize) -> tuple[TracedModel, dict[str, Any], bool]:
+    """Return the model after recovery, what recovery did, and whether it was interrupted."""
+    from flyweight.quantization.learning import learn
+
+    found = learn(task, model, epochs=settings.recover, seed=settings.seed)
+    assert isinstance(found.model, TracedModel)
+    record = {
+        "what": "training",
+        "epochs": found.epochs,
+        "metric": task.spec.name,
+        "before": found.before.metric,
+        "after": found.after.metric,
+        "seconds": round(found.seconds, 1),
+        "notes": list(found.notes),
+    }
+    return found.model, record, found.interrupted
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
         raise InputError(f"Quantize {name} must be one of {', '.join(map(repr, known))}; seen {value!r}.")
+
+
+def _share(name: str, value: float, least: float, most: float) -> None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+    if not known or value == float("inf"):
+        words = f"from {least:g} to {most:g}" if most < float("inf") else f"of at least {least:g}"
+        raise InputError(f"Quantize {name} must be a number {words}; seen {value!r}.")
 
 
 def _whole(name: str, value: int, least: int) -> None:

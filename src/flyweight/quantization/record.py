@@ -8,7 +8,7 @@ from torch import fx
 
 from flyweight.graph.traced import TracedModel
 from flyweight.quantization.fake_quantize import FakeQuantize, Stored
-from flyweight.quantization.insert import BYTES, Precision, Rounding
+from flyweight.quantization.insert import BYTES, Precision, Rounding, runs_in_integers
 from flyweight.quantization.sites import QUANTIZERS, Site
 
 
@@ -35,14 +35,13 @@ def layer_records(
         assert module is not None
         with torch.no_grad():
             error = (module(weight) - weight).square().sum() / weight.square().sum().clamp_min(1e-30)
-        reads = _module(rounded, nodes[site.node], site, of_weight=False)
         record: dict[str, Any] = {
             "what": "layer",
             "name": site.name,
             "kind": site.kind,
             "from": "float32",
             "to": to,
-            "activations": "uint8" if isinstance(reads, FakeQuantize) and to == "int8" else "float32",
+            "activations": "uint8" if runs_in_integers(to, rounding) else "float32",
             "bytes_before": 4 * weight.numel(),
             # A table that scores are tied to stays as it is, beside the integers.
             "bytes_after": stored_bytes(module, weight.numel(), to) + (4 * weight.numel() if site.shared else 0),
@@ -63,12 +62,11 @@ def stored_bytes(module: object, weights: int, to: Precision) -> int:
     return size
 
 
-def _module(rounded: TracedModel, node: fx.Node, site: Site, *, of_weight: bool = True) -> FakeQuantize | Stored | None:
-    """Return the quantiser through which a node reads its weight, or what else it reads."""
+def _module(rounded: TracedModel, node: fx.Node, site: Site) -> FakeQuantize | Stored | None:
+    """Return the quantiser through which a node reads a layer's weight."""
     for one in node.all_input_nodes:
         if one.op == "call_module" and str(one.target).startswith(f"{QUANTIZERS}."):
             module = rounded.body.get_submodule(str(one.target))
-            holds_weight = one.all_input_nodes[0].name == site.reader
-            if holds_weight == of_weight and isinstance(module, (FakeQuantize, Stored)):
+            if one.all_input_nodes[0].name == site.reader and isinstance(module, (FakeQuantize, Stored)):
                 return module
     return None
