@@ -323,18 +323,18 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _scores(task: Task, running: Any) -> Scores:
-    return artefact_scores(task, _Wanting(running), "test")
+    return artefact_scores(task, _Named(running, tuple(task.inputs)), "test")
 
 
-class _Wanting:
-    """Gives a model only the inputs that it names, where it names any: a field may have been dropped."""
+class _Named:
+    """Says what a model reads where it does not say so itself: everything."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, names: tuple[str, ...]) -> None:
         self.running = running
+        self.input_names = getattr(running, "input_names", names)
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        scores = self.running.run(_wanted(self.running, inputs))
-        return np.asarray(scores)
+        return np.asarray(self.running.run(inputs))
 
 
 def _wanted(running: Running, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,57 @@
+"""A small ResNet on traffic signs, pruned: fewer multiply-accumulates that are also less time."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import flyweight as fw
+from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
+from dense_images import trained_anew, work_of
+from dense_models import GTSRB, gtsrb_task
+from flyweight.distillation.distill import Distill
+from flyweight.pruning.prune import Prune
+from flyweight.quantization.quantize import Quantize
+
+MARGIN = 0.003
+#: Multiply-accumulates that may be left, as a share; images of a pass, distorted copies included; passes.
+SHARE, COPIES, EPOCHS = 1 / 2.7, 4, 2.0
+BATCH = 64
+
+
+def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
+    """Yield ours, pruned and pruned in int8, and the controls with the same recovery."""
+    learn = Distill(epochs=EPOCHS, lr=2e-3, alpha=0.3, batch_rows=128, seed=seed)
+
+    def pruned(saliency: str) -> Prune:
+        return Prune(max_macs=round(SHARE * work_of(task)), saliency=saliency, seed=seed)
+
+    ours = (pruned("taylor"), learn)
+    yield compressed("Prune, Distill", ours, MARGIN, BATCH)
+    yield stepped("Prune, Distill, Quantize", "ours", (*ours, Quantize(seed=seed)))
+    yield stepped("random Prune, Distill", "control", (pruned("random"), learn))
+    yield stepped("Prune alone", "control", ours[:1])
+    yield Contender("small net of the pruned widths, from scratch", "control", partial(scratch, seed, ours[0]))
+
+
+def scratch(seed: int, prune: Prune, task: fw.Task, into: Path) -> Json:
+    """Train a net of the widths that the pruned one has, with all the epochs of the base."""
+    widths = prune.apply(task).model
+    return export(task, trained_anew(widths, task.train.with_copies(1), replace(GTSRB, seed=seed)), into)
+
+
+CASE = Case(
+    name="gtsrb",
+    title="A small ResNet on traffic signs",
+    goal="at least 2.5x fewer multiply-accumulates and 2x less time, at most 0.3 points of accuracy after recovery",
+    task=partial(gtsrb_task, copies=COPIES),
+    contenders=contenders,
+    rows=(1, BATCH),
+    margin=MARGIN,
+    unit="points",
+)
+
+
+def run(seeds: list[int]) -> None:
+    """Run the case."""
+    run_case(CASE, seeds)

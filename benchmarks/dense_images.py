@@ -1,0 +1,39 @@
+"""What the two cases on images share: a net of a pruned one's widths trained from scratch, and a base's work."""
+
+import copy
+
+import torch
+from torch import nn
+
+import flyweight as fw
+from dense_data import Images
+from dense_training import Recipe, fit_images
+from flyweight.cost.macs import count_macs
+
+
+def work_of(task: fw.Task) -> int:
+    """Return the multiply-accumulates of one row of a task's model."""
+    inputs, _ = next(iter(task.validation))
+    return count_macs(task.model, {name: values[:1] for name, values in inputs.items()}).total
+
+
+def trained_anew(model: nn.Module, data: Images, recipe: Recipe) -> nn.Module:
+    """Return a net of the same layers, started anew and trained as the base was, with all its epochs."""
+    fresh = started_anew(model, recipe.seed)
+    fit_images(fresh.train(), data, recipe)
+    return fresh.eval()
+
+
+def started_anew(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy with PyTorch's own starting values: uniform filters and matrices, norms of 1 and 0."""
+    fresh = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for name, tensor in [*fresh.named_parameters(), *fresh.named_buffers()]:
+            if tensor.ndim > 1:
+                nn.init.kaiming_uniform_(tensor, a=5**0.5)
+            elif name.endswith(("weight", "running_var")):
+                tensor.fill_(1)
+            else:
+                tensor.zero_()
+    return fresh
