@@ -1,7 +1,6 @@
 """SASRec on Amazon Beauty: heads and blocks pruned, layers in int8, the next item still found among 12,101."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import flyweight as fw
 from dense_harness import Case, Contender, compressed, run_case, stepped

@@ -46,11 +46,11 @@ def in_words(values: Iterable[float], show: Callable[[float], str]) -> str:
 
 
 def merged(found: Json) -> list[list[Json]]:
-    """Return, for each line of the table, its row in each seed that has it; the order is the first seed's."""
+    """Return, for each line of the table, its row in each seed that has it beside that seed's original."""
     lines: dict[str, list[Json]] = {}
     for seed in found["seeds"].values():
         for row in seed["rows"]:
-            lines.setdefault(row["name"], []).append(row)
+            lines.setdefault(row["name"], []).append({**row, "original": seed["rows"][0]})
     return list(lines.values())
 
 
@@ -97,18 +97,19 @@ def time_words(line: list[Json], rows: str) -> tuple[str, str]:
     return shown, in_words(gains, lambda value: f"{value:.2f}x") if gains else ""
 
 
-def ratio_words(line: list[Json], first: list[Json], key: str) -> str:
-    """Return how many times smaller a number of every seed is than the original's."""
+def ratio_words(line: list[Json], key: str) -> str:
+    """Return how many times smaller a number is than the original's of the same seed."""
+    if line[0]["kind"] == "original":
+        return ""
     if any(row.get(key) is None for row in line):
         return "-"
-    ratios = [before[key] / row[key] for row, before in zip(line, first, strict=False)]
+    ratios = [row["original"][key] / row[key] for row in line]
     return in_words(ratios, lambda value: f"{value:.1f}x" if value < 100 else f"{value:.0f}x")
 
 
 def case_table(found: Json) -> list[str]:
     """Return the Markdown of one case."""
     lines = merged(found)
-    first = lines[0]
     batches = sorted({rows for line in lines for row in line for rows in row.get("latency_ms", {})}, key=int)
     timed = [f" p50 of {rows} {'row' if rows == '1' else 'rows'}, ms | faster |" for rows in batches]
     unit = {"points": "drop, points", "relative": "relative drop"}.get(found["unit"], "drop")
@@ -120,9 +121,9 @@ def case_table(found: Json) -> list[str]:
         cells = [
             KINDS[row["kind"]] + row["name"],
             f"{row['bytes']:,}",
-            "" if line is first else ratio_words(line, first, "bytes"),
+            ratio_words(line, "bytes"),
             "-" if row.get("macs") is None else f"{row['macs']:,}",
-            "" if line is first else ratio_words(line, first, "macs"),
+            ratio_words(line, "macs"),
             drop_words(line, found),
             certified_words(line),
         ]
