@@ -82,7 +82,7 @@ class OnnxModel(nn.Module):
             results = _run(node, known, self.get_submodule(node.layer) if node.layer else None)
             known.update(zip(node.outputs, results, strict=False))
             for name in node.last:
-                del known[name]
+                known.pop(name, None)
         result = known[parts.output]
         return result if isinstance(result, Tensor) else as_tensor(result)
 
@@ -104,5 +104,9 @@ def _run(node: Node, known: Mapping[str, Value], layer: nn.Module | None) -> tup
         if torch.compiler.is_exporting():  # the one who traces reads the exception itself
             raise
         first = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        node.refuse(f"{first[0][:200]}.")
-    return result if isinstance(result, tuple) else (result,)
+        node.refuse(f"{first[0][:200].rstrip('.')}.")
+    results = result if isinstance(result, tuple) else (result,)
+    lost = [name for name in node.outputs[len(results) :] if name and name not in node.last]
+    if lost:
+        node.refuse(f"its output {lost[0][:80]!r} is read, which is not made here.")
+    return results

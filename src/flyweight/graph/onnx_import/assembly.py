@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from flyweight.graph.onnx_import.file import Graph
 from flyweight.graph.onnx_import.layers import BUILDERS, Weights
 from flyweight.graph.onnx_import.naming import argument, dotted, layer_name, place, prefix_of
-from flyweight.graph.onnx_import.node import Known, Node
+from flyweight.graph.onnx_import.node import MAX_KNOWN, Known, Node
 from flyweight.graph.onnx_import.rewrites import (
     fold_constants,
     join_biases,
@@ -123,7 +123,8 @@ def _constants(
     held: dict[str, str] = {}
     for name, tensor in graph.constants.items():
         scale = any(node.operator in _ROUNDERS for node in readers.get(name, []))
-        value = tensor if scale else presented(tensor)
+        resized = any(node.operator in ("Resize", "Upsample") for node in readers.get(name, []))
+        value = tensor if scale else presented(tensor, MAX_KNOWN if resized else 1)
         if not isinstance(value, Tensor):
             known[name] = value
             continue

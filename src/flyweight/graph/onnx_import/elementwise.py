@@ -155,7 +155,8 @@ def _hard_sigmoid(call: Call) -> Tensor:
 def _selu(call: Call) -> Tensor:
     alpha, gamma = call.attribute("alpha", 1.6732632423543772), call.attribute("gamma", 1.0507009873554805)
     x = call.tensor(0)
-    return gamma * torch.where(x > 0, x, alpha * (torch.exp(x) - 1))
+    bent: Tensor = gamma * torch.where(x > 0, x, alpha * (torch.exp(x) - 1))
+    return bent
 
 
 def _is_infinite(call: Call) -> Tensor:
@@ -165,6 +166,12 @@ def _is_infinite(call: Call) -> Tensor:
 
 
 def _same(call: Call) -> Value:
+    return call.value(0)
+
+
+def _dropout(call: Call) -> Value:
+    if call.given(2) and bool(call.known(2).item()):
+        call.node.refuse("training_mode = true; export the model in evaluation mode.")
     return call.value(0)
 
 
@@ -193,7 +200,7 @@ ELEMENTWISE: Mapping[str, Handler] = {
     "Cast": _cast,
     "CastLike": _cast_like,
     "Identity": _same,
-    "Dropout": _same,  # files hold inference graphs; a ratio is for training
+    "Dropout": _dropout,
     "Abs": _unary(torch.abs, abs),
     "Neg": _unary(torch.neg, operator.neg),
     "Sign": _unary(torch.sign),

@@ -19,7 +19,7 @@ from flyweight.graph.onnx_import.node import Node
 from flyweight.graph.onnx_import.table import OPERATORS
 
 #: Operator sets that are read: 7 is the first whose broadcasting is NumPy's.
-OPSETS = (7, 26)
+OPSETS = (7, 28)
 MAX_NODES = 200_000
 
 

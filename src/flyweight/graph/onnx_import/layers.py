@@ -152,11 +152,11 @@ def _recurrent(node: Node, weights: Weights) -> nn.Module | None:
     biases = weights.constant(node, 3)  # (directions, 2 x gates x hidden)
     if inner is None or outer is None or (biases is None and len(node.inputs) > 3 and node.inputs[3]):
         return None
-    kinds: dict[str, type[nn.RNNBase]] = {"GRU": nn.GRU, "LSTM": nn.LSTM, "RNN": nn.RNN}
+    kinds: dict[str, Any] = {"GRU": nn.GRU, "LSTM": nn.LSTM, "RNN": nn.RNN}
     more: dict[str, Any] = {"bias": biases is not None, "bidirectional": inner.shape[0] == 2}
     more |= {"nonlinearity": "relu"} if node.attributes.get("activations", ["Tanh"])[0].lower() == "relu" else {}
     with torch.device("meta"):
-        module = kinds[node.operator](inner.shape[2], outer.shape[2], **more)
+        module: nn.Module = kinds[node.operator](inner.shape[2], outer.shape[2], **more)
     gates = _GATES[node.operator]
 
     def ordered(rows: Tensor) -> nn.Parameter:
@@ -185,5 +185,3 @@ BUILDERS: Mapping[str, Builder] = {
     "LSTM": _recurrent,
     "RNN": _recurrent,
 }
-#: The input that names the module.
-NAMED_BY: Mapping[str, int] = {"Gather": 0}

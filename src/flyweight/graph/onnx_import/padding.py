@@ -20,8 +20,9 @@ def padded(call: Call, x: Tensor, kernel: tuple[int, ...], fill: float) -> tuple
     """Return the input and the padding to give to PyTorch: uneven padding is done here, with the number `fill`."""
     rank = len(kernel)
     even = even_padding(call.node, rank)
-    if even is not None:
-        return x, even
+    narrow = even is not None and all(2 * pad <= size for pad, size in zip(even, kernel, strict=True))
+    if even is not None and (narrow or call.layer is not None):
+        return x, even  # PyTorch's pools take no more than half a window
     sides = _sides(call, x, kernel)
     flat = [one for before, after in reversed(sides) for one in (before, after)]
     return F.pad(x, flat, value=fill), (0,) * rank
@@ -30,7 +31,7 @@ def padded(call: Call, x: Tensor, kernel: tuple[int, ...], fill: float) -> tuple
 def _sides(call: Call, x: Tensor, kernel: tuple[int, ...]) -> list[tuple[int, int]]:
     rank, how = len(kernel), call.attribute("auto_pad", "NOTSET")
     pads = call.attribute("pads", [0] * (2 * rank))
-    if how == "NOTSET":
+    if how in ("NOTSET", "VALID"):
         return list(zip(pads[:rank], pads[rank:], strict=True))
     strides, dilations = call.attribute("strides", [1] * rank), call.attribute("dilations", [1] * rank)
     sides = []

@@ -28,9 +28,12 @@ def _grid(call: Call) -> Tensor:
     block, axis = call.attribute("block_size", 0), call.attribute("axis", 1)
     if block:
         zero = call.tensor(2) if call.given(2) else None
-        return quantize_ops.quantize_dequantize_blocks(x, call.tensor(1).float(), zero, axis, block, low, high)
+        scales = call.tensor(1).float()
+        blocks: Tensor = quantize_ops.quantize_dequantize_blocks(x, scales, zero, axis, block, low, high)
+        return blocks
     scale, zero = _scale(call, x)
-    return quantize_ops.quantize_dequantize(x, scale, zero, axis if scale.ndim else 0, low, high)
+    rounded: Tensor = quantize_ops.quantize_dequantize(x, scale, zero, axis if scale.ndim else 0, low, high)
+    return rounded
 
 
 def _spread(value: Tensor, rank: int, axis: int) -> Tensor:

@@ -117,15 +117,19 @@ def _resize(call: Call) -> Tensor:
     scales = None if old else 2
     sizes = call.numbers(3)[2:] if call.given(3) else None
     factors = [float(one) for one in call.numbers(1 if scales is None else scales)] if sizes is None else None
+    if call.attribute("antialias", 0):
+        call.node.refuse("antialias = 1.")
     if call.attribute("axes") is not None or (factors is not None and factors[:2] != [1.0, 1.0]):
         call.node.refuse("a resize of other dimensions than height and width.")
-    mode = _resize_mode(call, factors, old=old)
+    mode = _resize_mode(call, factors, sizes, old=old)
     corners = (call.attribute("coordinate_transformation_mode") == "align_corners") if "linear" in mode or (
         mode == "bicubic") else None  # fmt: skip
+    if corners and factors and any(size * factor % 1 for size, factor in zip(x.shape[2:], factors[2:], strict=True)):
+        call.node.refuse(f"factors {factors[2:]} that do not give whole sizes, with align_corners.")
     return F.interpolate(x, size=sizes, scale_factor=factors[2:] if factors else None, mode=mode, align_corners=corners)
 
 
-def _resize_mode(call: Call, factors: list[float] | None, *, old: bool) -> str:
+def _resize_mode(call: Call, factors: list[float] | None, sizes: list[Any] | None, *, old: bool) -> str:
     """Return PyTorch's name for a way to resize, or refuse one that it has not."""
     mode, rank = call.attribute("mode", "nearest"), call.tensor(0).ndim - 2
     places = call.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
@@ -134,8 +138,10 @@ def _resize_mode(call: Call, factors: list[float] | None, *, old: bool) -> str:
         whole = factors is not None and all(factor == int(factor) for factor in factors)
         if (places, rounding) == ("asymmetric", "floor") or (whole and places == "half_pixel" and "floor" in rounding):
             return "nearest"
-        if (places, rounding) == ("half_pixel", "round_prefer_floor"):
+        if (places, rounding) == ("half_pixel", "round_prefer_ceil"):
             return "nearest-exact"
+    if places == "pytorch_half_pixel" and sizes and 1 in sizes:
+        call.node.refuse("pytorch_half_pixel to a single pixel.")
     usual = places in ("half_pixel", "pytorch_half_pixel", "align_corners")
     if mode == "linear" and usual and not old:
         return ("linear", "bilinear", "trilinear")[rank - 1]

@@ -18,9 +18,9 @@ MAX_SMALL = 2048
 MAX_MOVED = 2**28
 
 
-def presented(tensor: Tensor) -> Value:
-    """Return a constant as operators are to see it: a few whole numbers, or one float, as plain numbers."""
-    few = tensor.ndim <= 1 and tensor.numel() <= (1 if tensor.is_floating_point() else MAX_KNOWN)
+def presented(tensor: Tensor, floats: int = 1) -> Value:
+    """Return a constant as operators are to see it: a few whole numbers, or up to `floats` floats, as plain numbers."""
+    few = tensor.ndim <= 1 and tensor.numel() <= (floats if tensor.is_floating_point() else MAX_KNOWN)
     if not few or tensor.dtype not in (torch.int64, torch.int32, torch.bool, torch.float32):
         return tensor
     return known(tensor.tolist())

@@ -226,6 +226,8 @@ def _depth_to_space(call: Call) -> Tensor:
 
 def _space_to_depth(call: Call) -> Tensor:
     x, block = call.tensor(0), call.attribute("blocksize")
+    if call.attribute("mode", "DCR") == "CRD":
+        return F.pixel_unshuffle(x, block)
     rows, channels, high, wide = x.shape
     cut = x.reshape(rows, channels, high // block, block, wide // block, block).permute(0, 3, 5, 1, 2, 4)
     return cut.reshape(rows, channels * block**2, high // block, wide // block)

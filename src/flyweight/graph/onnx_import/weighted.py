@@ -24,7 +24,7 @@ def _gemm(call: Call) -> Tensor:
     bias = call.tensor(2) if call.given(2) else None
     if alpha == 1 and (bias is None or (beta == 1 and bias.shape == (weight.shape[0],))):
         return F.linear(x, weight, bias)
-    product = alpha * F.linear(x, weight)
+    product: Tensor = alpha * F.linear(x, weight)
     return product if bias is None else product + beta * bias
 
 
@@ -113,7 +113,7 @@ def _local_norm(call: Call) -> Tensor:
 
 
 def _lp_norm(call: Call) -> Tensor:
-    return F.normalize(call.tensor(0), call.attribute("p", 2), call.attribute("axis", -1), eps=0.0)
+    return F.normalize(call.tensor(0), call.attribute("p", 2), call.attribute("axis", -1))
 
 
 def _einsum(call: Call) -> Tensor:
