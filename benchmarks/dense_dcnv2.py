@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import flyweight as fw
-from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
+from dense_harness import ALL, Case, Contender, Json, compressed, export, run_case, stepped
 from dense_journey import from_scratch, journey_task, widths_of
 from flyweight.distillation.distill import Distill
 from flyweight.pruning.factorize import Factorize
@@ -16,7 +16,7 @@ MARGIN = 0.001
 #: Multiply-accumulates of one row that may be left: 1/16 and 1/8 of 455,696.
 SPLIT, PRUNED = 28_000, 56_900
 #: The teacher's soft targets alone: labels of rows that the tables have learned by heart would be learned again.
-RECOVERY = {"epochs": 0.2, "lr": 6e-3, "alpha": 0.0, "temperature": 1.0}
+RECOVERY = {"epochs": 0.1, "lr": 6e-3, "alpha": 0.0, "temperature": 1.0}
 NEW_PAIRS = 0.5
 
 
@@ -53,6 +53,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int]) -> None:
+def run(seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
     """Run the case."""
-    run_case(CASE, seeds)
+    run_case(CASE, seeds, kinds)

@@ -44,6 +44,10 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ENGINES = ("onnxruntime", "openvino")
 THREADS = 1
+#: Seconds of timing at each number of rows.
+SECONDS = 25.0
+#: Kinds of contenders.
+ALL = ("ours", "control", "peer")
 #: Further packages whose version changes a peer's row.
 PEERS = ("nncf", "torchao", "torch-pruning")
 Json = dict[str, Any]
@@ -186,7 +190,7 @@ class Bench:
                     calls[f"{name} in {engine}"] = partial(running.run, _wanted(running, arrays))
             say(f"{self.case.name}/{self.seed} timing {len(calls)} at {rows} rows")
             self.task.model.eval()
-            rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=10, seconds=60.0)
+            rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=SECONDS)
             self._note(rounds, rows)
 
     def _note(self, rounds: Rounds, rows: int) -> None:
@@ -202,8 +206,8 @@ class Bench:
             self.rows[name].setdefault("latency_ms", {})[str(rows)] = times
 
 
-def run_case(case: Case, seeds: list[int]) -> None:
-    """Run a case for each seed, writing each row as it comes."""
+def run_case(case: Case, seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
+    """Run a case for each seed, writing each row as it comes; contenders of other kinds are left out."""
     torch.set_num_threads(THREADS)
     path = RESULTS / f"dense_{case.name}.json"
     for seed in seeds:
@@ -213,6 +217,8 @@ def run_case(case: Case, seeds: list[int]) -> None:
         before = bench.original()
         failed: dict[str, str] = {}
         for one in case.contenders(task, seed):
+            if one.kind not in kinds:
+                continue
             try:
                 bench.rows[one.name] = bench.add(one, before)
             except Exception as error:  # a peer that fails is a line of the table, not the end of the run

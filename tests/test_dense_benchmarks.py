@@ -1,4 +1,4 @@
-"""The dense benchmarks' tables: means and intervals over seeds, drops in their unit, pages rewritten between markers."""
+"""The dense benchmarks' tables: means and intervals over seeds, drops in their unit, pages kept but for the table."""
 
 import math
 import sys
