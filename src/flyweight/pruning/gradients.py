@@ -57,9 +57,9 @@ def feel_weights(
         for inputs, target in pieces:
             for seen in lookups.values():
                 seen.clear()
-            loss = _loss(task, model, inputs, target, needed_by)
+            loss = checked_loss(task, call_model(model, inputs, len(target)), target, needed_by)
             leaves = [*weights.values(), *(one for seen in lookups.values() for one in seen)]
-            gradients = iter(_gradients(loss, leaves, needed_by))
+            gradients = iter(_gradients(loss, leaves))
             felt = {name: (value.detach(), next(gradients)) for name, value in weights.items()}
             yield Felt(felt, {name: _joined(seen, gradients) for name, seen in lookups.items() if seen})
 
@@ -101,8 +101,12 @@ def _watching(tables: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor
             hook.remove()
 
 
-def _loss(task: Task, model: TracedModel, inputs: dict[str, Tensor], target: Tensor, needed_by: str) -> Tensor:
-    outputs = call_model(model, inputs, len(target))
+def checked_loss(task: Task, outputs: Tensor, target: Tensor, needed_by: str) -> Tensor:
+    """Return the task's mean loss, which a gradient can be taken of.
+
+    Raises:
+        InputError: it cannot be computed, is not finite or has no gradient.
+    """
     try:
         loss = task.row_loss(outputs, target).mean()
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
@@ -110,12 +114,12 @@ def _loss(task: Task, model: TracedModel, inputs: dict[str, Tensor], target: Ten
         raise InputError(_words(needed_by, f"it cannot be computed ({first})")) from error
     if not bool(torch.isfinite(loss)):
         raise InputError(_words(needed_by, f"it is {float(loss.detach())} on {len(target)} calibration rows"))
+    if not loss.requires_grad:
+        raise InputError(_words(needed_by, "it has none: the loss or the model is cut off from its weights"))
     return loss
 
 
-def _gradients(loss: Tensor, leaves: list[Tensor], needed_by: str) -> list[Tensor]:
-    if not loss.requires_grad:
-        raise InputError(_words(needed_by, "it has none: the loss or the model is cut off from its weights"))
+def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, found, strict=True)]
 
