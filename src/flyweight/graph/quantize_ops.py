@@ -155,7 +155,7 @@ def _grid_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return (
         for_x if wants[0] else None,
         _summed(for_scale, others) if wants[1] else None,
-        _summed(for_zero, others) if wants[2] else None,
+        _summed(for_zero, others) if zero_point is not None and wants[2] else None,
         None,
         None,
         None,
@@ -176,7 +176,7 @@ def _block_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return (
         for_x if wants[0] else None,
         _block_sums(for_scale, axis, block) if wants[1] else None,
-        _block_sums(for_zero, axis, block) if wants[2] else None,
+        _block_sums(for_zero, axis, block) if zero_point is not None and wants[2] else None,
         None,
         None,
         None,
