@@ -2,10 +2,12 @@
 
     python benchmarks/dense_models.py --train lenet 0 1 2   # train these seeds, or find that they are kept
     python benchmarks/dense_models.py                       # measure all on their test data; writes dense_bases.json
+    python benchmarks/dense_models.py --measure lenet 0     # measure one of them
 
 Choices of training were made on validation data; the test data are read by the second command and by certificates.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -176,12 +178,20 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    """Train what is named, or measure everything and write the JSON."""
+    """Train what is named, or measure it (everything where nothing is named) and put it into the JSON."""
+    names, seeds = words[1:2] or list(BASES), tuple(map(int, words[2:])) or SEEDS
     if words[:1] == ["--train"]:
-        for seed in map(int, words[2:]):
-            BASES[words[1]].seconds(seed)
+        for name, seed in itertools.product(names, seeds):
+            BASES[name].seconds(seed)
         return
-    rows = [measure(name, seed) for name in BASES for seed in SEEDS]
+    for name, seed in itertools.product(names, seeds):
+        _put(measure(name, seed))
+
+
+def _put(row: dict[str, Any]) -> None:
+    kept = json.loads(RESULTS.read_text())["bases"] if RESULTS.exists() else []
+    rows = [row, *(old for old in kept if (old["case"], old["seed"]) != (row["case"], row["seed"]))]
+    rows.sort(key=lambda row: (list(BASES).index(row["case"]), row["seed"]))
     RESULTS.write_text(json.dumps({"hardware": describe_hardware(), "bases": rows}, indent=1) + "\n")
 
 
