@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import flyweight as fw
-from dense_harness import ALL, Case, Contender, Json, compressed, export, run_case, stepped
+from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
 from dense_journey import from_scratch, journey_task, widths_of
 from flyweight.distillation.distill import Distill
 from flyweight.pruning.factorize import Factorize
@@ -53,6 +53,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
+def run(seeds: list[int], most: int | None = None) -> None:
     """Run the case."""
-    run_case(CASE, seeds, kinds)
+    run_case(CASE, seeds, most)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import flyweight as fw
-from dense_harness import ALL, Case, Contender, Json, compressed, export, run_case, stepped
+from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
 from dense_images import trained_anew, work_of
 from dense_models import GTSRB, gtsrb_task
 from flyweight.distillation.distill import Distill
@@ -52,6 +52,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
+def run(seeds: list[int], most: int | None = None) -> None:
     """Run the case."""
-    run_case(CASE, seeds, kinds)
+    run_case(CASE, seeds, most)

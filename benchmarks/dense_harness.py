@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,8 +47,6 @@ ENGINES = ("onnxruntime", "openvino")
 THREADS = 1
 #: Seconds of timing at each number of rows.
 SECONDS = 25.0
-#: Kinds of contenders.
-ALL = ("ours", "control", "peer")
 #: Further packages whose version changes a peer's row.
 PEERS = ("nncf", "torchao", "torch-pruning")
 Json = dict[str, Any]
@@ -206,8 +205,8 @@ class Bench:
             self.rows[name].setdefault("latency_ms", {})[str(rows)] = times
 
 
-def run_case(case: Case, seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
-    """Run a case for each seed, writing each row as it comes; contenders of other kinds are left out."""
+def run_case(case: Case, seeds: list[int], most: int | None = None) -> None:
+    """Run a case for each seed, writing each row as it comes; with `most` the first so many contenders only."""
     torch.set_num_threads(THREADS)
     path = RESULTS / f"dense_{case.name}.json"
     for seed in seeds:
@@ -216,9 +215,7 @@ def run_case(case: Case, seeds: list[int], kinds: tuple[str, ...] = ALL) -> None
         bench = Bench(case, seed, task, folder)
         before = bench.original()
         failed: dict[str, str] = {}
-        for one in case.contenders(task, seed):
-            if one.kind not in kinds:
-                continue
+        for one in islice(case.contenders(task, seed), most):
             try:
                 bench.rows[one.name] = bench.add(one, before)
             except Exception as error:  # a peer that fails is a line of the table, not the end of the run

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import flyweight as fw
-from dense_harness import ALL, Case, Contender, compressed, run_case, stepped
+from dense_harness import Case, Contender, compressed, run_case, stepped
 from dense_models import pneumonia_task
 from flyweight.quantization.quantize import Quantize
 
@@ -31,6 +31,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
+def run(seeds: list[int], most: int | None = None) -> None:
     """Run the case."""
-    run_case(CASE, seeds, kinds)
+    run_case(CASE, seeds, most)

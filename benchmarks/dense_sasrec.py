@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import flyweight as fw
-from dense_harness import ALL, Case, Contender, compressed, run_case, stepped
+from dense_harness import Case, Contender, compressed, run_case, stepped
 from dense_models import sasrec_task
 from flyweight.distillation.distill import Distill
 from flyweight.pruning.prune import Prune
@@ -40,6 +40,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
+def run(seeds: list[int], most: int | None = None) -> None:
     """Run the case."""
-    run_case(CASE, seeds, kinds)
+    run_case(CASE, seeds, most)

@@ -5,7 +5,7 @@ from functools import partial
 
 import flyweight as fw
 from dense_dcnv2 import MARGIN, NEW_PAIRS, PRUNED, RECOVERY, SPLIT
-from dense_harness import ALL, Case, Contender, compressed, run_case, stepped
+from dense_harness import Case, Contender, compressed, run_case, stepped
 from dense_journey import journey_task
 from flyweight.distillation.distill import Distill
 from flyweight.pruning.factorize import Factorize
@@ -44,6 +44,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], kinds: tuple[str, ...] = ALL) -> None:
+def run(seeds: list[int], most: int | None = None) -> None:
     """Run the case."""
-    run_case(CASE, seeds, kinds)
+    run_case(CASE, seeds, most)
