@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import flyweight as fw
+from flyweight.distillation.rate import MIDDLE, RATES
 from flyweight.distillation.recover import Recovered, recover
 from flyweight.graph.trace import trace
 from small_tasks import Ranker, seeded, trained_task
@@ -16,6 +17,10 @@ from small_tasks import Ranker, seeded, trained_task
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -66,14 +71,14 @@ def test_it_is_never_worse_than_the_start(digits: fw.Task, epochs: float) -> Non
     assert recovered.after.metric >= recovered.before.metric
     assert min(one.metric for one in recovered.curve) < 0.5
     if recovered.after.epoch == 0:
-        assert same(weights(recovered.model), weights(digits.model))
+        assert same(parameters(recovered.model), parameters(digits.model))
 
 
 def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_best(digits: fw.Task, damaged: nn.Module) -> None:
     recovered = recover(digits, damaged, epochs=3, lr=1e30)
     assert recovered.epochs < 1
-    assert recovered.after == recovered.before
-    assert same(weights(recovered.model), weights(damaged))
+    assert recovered.after.epoch == 0
+    assert same(parameters(recovered.model), parameters(damaged))
     assert "not finite" in recovered.notes[0]
     assert "Lower lr=1e+30" in recovered.notes[0]
 
@@ -93,7 +98,7 @@ def test_a_gradient_that_is_not_finite_is_no_step(digits: fw.Task, damaged: nn.M
     edge = Edge(damaged)
     recovered = recover(digits, edge, epochs=0.5)
     assert "not finite" in recovered.notes[0]
-    assert same(weights(recovered.model), weights(edge))
+    assert same(parameters(recovered.model), parameters(edge))
 
 
 def test_it_stops_when_validation_gets_no_better(digits: fw.Task) -> None:
@@ -114,11 +119,24 @@ def test_masks_are_put_on_after_each_step(digits: fw.Task, damaged: nn.Module) -
     assert recovered.after.metric > recovered.before.metric
 
 
-def test_a_short_training_leaves_batch_statistics_alone(digits: fw.Task, damaged: nn.Module) -> None:
-    short, long = recover(digits, damaged, epochs=1), recover(digits, damaged, epochs=3)
-    mean = damaged.get_buffer("norm.running_mean")
-    assert torch.equal(short.model.get_buffer("norm.running_mean"), mean)
-    assert not torch.equal(long.model.get_buffer("norm.running_mean"), mean)
+@pytest.mark.parametrize("form", ["plain", "traced"])
+def test_stale_batch_statistics_are_read_anew_before_training(digits: fw.Task, form: str) -> None:
+    model = copy.deepcopy(digits.model)
+    model.get_buffer("norm.running_mean").add_(2.0)
+    start = trace(model, digits.train[0][0]) if form == "traced" else model
+    recovered = recover(digits, start, epochs=0.1, lr=1e-9)
+    assert recovered.curve[0].metric < 0.9
+    assert recovered.curve[1].epoch == 0
+    assert recovered.curve[1].metric > 0.95
+
+
+def test_batch_statistics_that_are_better_stay(digits: fw.Task) -> None:
+    noise = [({"x": torch.randn_like(inputs["x"])}, target) for inputs, target in digits.train]
+    task = fw.Task(digits.model, digits.inputs, noise, digits.validation, digits.test, metric="accuracy")
+    recovered = recover(task, digits.model, epochs=0.2, lr=1e-9)
+    assert recovered.curve[1].metric < recovered.curve[0].metric
+    kept, own = (model.get_buffer("norm.running_mean") for model in (recovered.model, digits.model))
+    assert torch.equal(kept, own)
 
 
 def test_tables_are_frozen_and_shared_unless_asked() -> None:
@@ -273,3 +291,12 @@ def test_a_split_with_random_rows_is_learned_from_and_said() -> None:
     recovered = recover(task, student, epochs=2)
     assert recovered.after.loss < recovered.before.loss
     assert recovered.notes[-1].endswith(f"asked anew for {len(base.train)} batches")
+
+
+def test_the_rate_that_stands_best_after_a_moment_is_chosen(digits: fw.Task, damaged: nn.Module) -> None:
+    assert recover(digits, damaged, epochs=8).lr in RATES
+    assert recover(digits, damaged, epochs=1).lr == MIDDLE  # too short to try
+    steep = [({"x": inputs["x"] * 1e4}, target) for inputs, target in digits.train]
+    task = fw.Task(digits.model, digits.inputs, steep, digits.validation, digits.test, metric="accuracy")
+    # Inputs so large that any step is a leap: the smallest rate does the least harm.
+    assert recover(task, digits.model, epochs=8, alpha=1.0).lr == min(RATES)

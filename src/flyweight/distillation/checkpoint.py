@@ -37,15 +37,32 @@ def read_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    contents = _contents(path)
+    if contents.get("run") != run:
+        raise InputError(
+            f"The checkpoint {path} is of another training (other settings, student or data); "
+            "remove it, or give this training a file of its own."
+        )
+    return contents
+
+
+def rate_of(path: Path | None) -> float | None:
+    """Return the learning rate that a training was begun with, or None if there is no file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if path is None or not path.exists():
+        return None
+    rate = _contents(path).get("lr")
+    return rate if isinstance(rate, float) else None
+
+
+def _contents(path: Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, weights_only=True)
     except Exception as error:  # what torch.load raises on a damaged file is not documented
         raise InputError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}); remove it to train from the start."
         ) from error
-    if not isinstance(contents, dict) or contents.get("run") != run:
-        raise InputError(
-            f"The checkpoint {path} is of another training (other settings, student or data); "
-            "remove it, or give this training a file of its own."
-        )
-    return contents
+    return contents if isinstance(contents, dict) else {}

@@ -43,7 +43,7 @@ class Distill:
 
     epochs: float
     student: nn.Module | Thinner | None = None
-    lr: float = Training.lr
+    lr: float | None = None
     loss: LossName | None = None
     alpha: float = Training.alpha
     temperature: float = Training.temperature
@@ -147,6 +147,7 @@ def _record(task: Task, settings: Distill, recovered: Recovered) -> dict[str, An
         "what": "training",
         "parameters": recovered.parameters,
         "epochs": recovered.epochs,
+        "lr": recovered.lr,
         "seconds": round(recovered.seconds, 1),
         "loss": settings.loss or default_distill_loss(task.output or "logit"),
         "metric": task.spec.name,

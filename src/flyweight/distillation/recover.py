@@ -3,21 +3,24 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from flyweight.distillation.checkpoint import rate_of
 from flyweight.distillation.devices import find_place, inner
 from flyweight.distillation.features import FeatureMatch
 from flyweight.distillation.losses import LossName
 from flyweight.distillation.objective import Objective
-from flyweight.distillation.pairs import find_recombination
+from flyweight.distillation.pairs import Recombination, find_recombination
+from flyweight.distillation.rate import choose_rate
 from flyweight.distillation.run import AfterStep, Run
 from flyweight.distillation.standing import Standing
 from flyweight.distillation.teacher import Teacher
 from flyweight.distillation.training import STEP_ROWS, Training
-from flyweight.distillation.working import Working, working_copy
+from flyweight.distillation.working import working_copy
 from flyweight.task.progress import stage
 from flyweight.task.task import Task
 
@@ -29,9 +32,10 @@ class Recovered:
     Args:
         model: the best found, in evaluation mode; the start itself if nothing was better on validation.
         before, after: how the start and the model stand on validation.
-        curve: every standing, the start first.
+        curve: every standing, the start first, then the start with batch statistics read anew if it has any.
         epochs: passes made.
         parameters: how many numbers were trained.
+        lr: the learning rate that was used.
         seconds: how long it took.
         notes: what went otherwise than asked, in words.
         interrupted: whether the user stopped it.
@@ -43,6 +47,7 @@ class Recovered:
     curve: tuple[Standing, ...]
     epochs: float
     parameters: int
+    lr: float
     seconds: float
     notes: tuple[str, ...] = ()
     interrupted: bool = False
@@ -54,7 +59,7 @@ def recover(
     *,
     epochs: float,
     teacher: nn.Module | None = None,
-    lr: float = Training.lr,
+    lr: float | None = None,
     loss: LossName | None = None,
     alpha: float = Training.alpha,
     temperature: float = Training.temperature,
@@ -104,38 +109,55 @@ def train(
 ) -> Recovered:
     """Do what `recover` does, with its settings in one value."""
     started = time.monotonic()
-    working = working_copy(model, tables=training.tables)
-    place = find_place(working.model)
-    working.model.to(place.device)
-    original = teacher if teacher is not None else getattr(task, "original", task.model)
+    place = find_place(model)
+    original = teacher if teacher is not None else task.original
     asked = None if training.alpha == 1 else Teacher(place.visitor(original))
-    interrupted = False
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        run = Run(task, working, _objective(task, working, training, asked), place, after_step)
+    pairs = find_recombination(task) if training.resampled and asked is not None else None
+    make = partial(_run, task, model, training, asked, pairs, after_step)
     try:
-        with stage("Training", total=run.passes.total) as work, torch.random.fork_rng(devices=[]):
-            work.advance(run.begin(checkpoint))
-            run.go_on(checkpoint, work.advance)
-    except KeyboardInterrupt:
-        if not run.standings:
-            raise
-        interrupted = True
+        with torch.random.fork_rng(devices=[]):
+            lr = training.lr or rate_of(checkpoint)
+            run = make(lr or choose_rate(make, larger_is_better=task.spec.larger_is_better))
+            interrupted = _finish(run, checkpoint)
     finally:
         if asked is not None:
             asked.close()
     return _result(run, asked, time.monotonic() - started, interrupted=interrupted)
 
 
-def _objective(task: Task, working: Working, training: Training, teacher: Teacher | None) -> Objective:
-    if teacher is None:
-        return Objective(task, training, None)
-    pairs = find_recombination(task) if training.resampled else None
+def _finish(run: Run, checkpoint: Path | None) -> bool:
+    """Train to the end; return whether the user stopped it once there was something to hand on."""
+    try:
+        with stage("Training", total=run.passes.total) as work:
+            work.advance(run.begin(checkpoint))
+            run.go_on(checkpoint, work.advance)
+    except KeyboardInterrupt:
+        if not run.standings:
+            raise
+        return True
+    return False
+
+
+def _run(
+    task: Task,
+    model: nn.Module,
+    training: Training,
+    teacher: Teacher | None,
+    pairs: Recombination | None,
+    after_step: AfterStep | None,
+    lr: float,
+) -> Run:
+    """Return a training of a copy of a model, at its start."""
+    place = find_place(model)
+    working = working_copy(model, tables=training.tables)
+    working.model.to(place.device)
     features = None
-    if training.features:
-        inputs = next(task.batches("train"))[0]
-        features = FeatureMatch(working.model, inner(teacher.model), training.features, inputs)
-    return Objective(task, training, teacher, pairs, features)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)  # what features are mapped with starts at random
+        if training.features and teacher is not None:
+            inputs, _, _ = next(task.batches("train"))
+            features = FeatureMatch(working.model, inner(teacher.model), training.features, inputs)
+    return Run(task, working, Objective(task, training, teacher, pairs, features), place, lr, after_step)
 
 
 def _result(run: Run, asked: Teacher | None, seconds: float, *, interrupted: bool) -> Recovered:
@@ -151,6 +173,7 @@ def _result(run: Run, asked: Teacher | None, seconds: float, *, interrupted: boo
         curve=tuple(run.standings),
         epochs=run.passes.epochs(run.number),
         parameters=run.working.parameters,
+        lr=run.lr,
         seconds=seconds,
         notes=tuple(notes),
         interrupted=interrupted,

@@ -5,8 +5,9 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from flyweight.distillation.passes import plan_passes
 from flyweight.distillation.standing import Standing, stand
 from flyweight.distillation.working import Working
 from flyweight.task.batches import Batch
-from flyweight.task.scores import cuts_by_row
+from flyweight.task.scores import call_model, cuts_by_row
 from flyweight.task.task import Task
 
 #: Batches and rows below which dropout and batch statistics stay as in evaluation: a few steps move running
@@ -41,45 +42,83 @@ class Run:
         working: the copy that is trained.
         objective: the loss, with the settings.
         place: which process this is.
+        lr: the highest learning rate.
         after_step: called with the copy after each step.
     """
 
     def __init__(
-        self, task: Task, working: Working, objective: Objective, place: Place, after_step: AfterStep | None
+        self,
+        task: Task,
+        working: Working,
+        objective: Objective,
+        place: Place,
+        lr: float,
+        after_step: AfterStep | None,
     ) -> None:
         self.task, self.working, self.objective = task, working, objective
         self.place, self.after_step = place, after_step
         self.training = objective.training
         self.passes = plan_passes(task, self.training.epochs, place.rank, place.world)
         self.called = at_home(place.spread(working.model), place.device)
-        self.optimizers = make_optimizers(working, self.training.lr, objective.parameters())
+        self.lr = lr
+        self.optimizers = make_optimizers(working, lr, objective.parameters())
+        self.checks = self.passes.checks()
         self.number = 0  # batches done
         self.standings: list[Standing] = []
         self.best, self.best_at = working.state(), 0
         self.notes: list[str] = []
         self.over = False
 
+        inputs, target, _ = next(task.batches("train"))
+        home = at_home(working.model, place.device)
+        self._cuts = not objective.by_list and cuts_by_row(home, inputs, len(target))
+        self._quiet = self.passes.total < LEAST_BATCHES or len(target) < LEAST_ROWS
+        self.steps = -(-len(target) // self.training.batch_rows) if self._cuts else 1  # of one batch
+
     def begin(self, checkpoint: Path | None) -> int:
         """Take up the checkpoint, or judge the start; return how many batches are behind."""
-        first = next(self.task.batches("train"))
-        self._cuts = not self.objective.by_list and cuts_by_row(
-            at_home(self.working.model, self.place.device), first[0], len(first[1])
-        )
-        self._quiet = self.passes.total < LEAST_BATCHES or len(first[1]) < LEAST_ROWS
         self._run = self._identity() if checkpoint else ""
         found = read_checkpoint(checkpoint, self._run) if checkpoint else None
         if found is not None:
             self._take_up(found)
         else:
             self._check()
-        self.working.model.train(not self._quiet)
+            self._refresh()
         return self.number
+
+    def try_out(self, batches: int) -> Standing | None:
+        """Train on so many batches only, and return how the model then stands; None where it came to no end."""
+        self.passes = replace(self.passes, total=min(batches, self.passes.total))
+        self.checks = frozenset({self.passes.total})
+        self.go_on(None, lambda: None)
+        return self.standings[-1] if self.standings else None
+
+    def _refresh(self) -> None:
+        """Read running statistics anew from a few batches, and start from there if validation is better for it.
+
+        Cutting and rounding leave a network's weights nearer to what they were than its batch statistics.
+        """
+        before = self.working.state(exact=True)
+        if not any(name not in self.working.trained and value.is_floating_point() for name, value in before.items()):
+            return
+        self.working.model.train()
+        with torch.no_grad():
+            passes = chain.from_iterable(self.task.batches("train") for _ in range(LEAST_BATCHES))
+            for inputs, target, _ in islice(passes, LEAST_BATCHES):
+                call_model(self.called, inputs, len(target))
+        after = self.working.state(exact=True)
+        if all(torch.equal(before[name], after[name]) for name in before):
+            return
+        self._check()
+        if not self.best_at:
+            self.working.restore(before)
 
     def go_on(self, checkpoint: Path | None, advance: Callable[[], None]) -> None:
         """Train to the end, or until it no longer gets better, or until the loss is not a number."""
         if self.over:
             return
-        checks, saved = self.passes.checks(), time.monotonic()
+        self.working.model.train(not self._quiet)
+        checks, saved = self.checks, time.monotonic()
         torch.manual_seed(self._seed(self.number))
         for number, place, batch in self.passes.batches(self.task, self.number):
             if not self._learn(number, place, batch):
@@ -119,14 +158,15 @@ class Run:
         with self.working.rounded() as model:
             standing = stand(self.task, at_home(model, self.place.device), self.passes.epochs(self.number))
         self.standings.append(standing)
-        if len(self.standings) == 1:
-            return False
-        if self._above(standing, self.standings[self.best_at]):
+        if len(self.standings) > 1 and self._above(standing, self.standings[self.best_at]):
             self.best, self.best_at = self.working.state(), len(self.standings) - 1
         # Waiting is counted among trained models: at a high rate a good start is passed again only near the end.
-        best = reduce(lambda one, other: other if self._above(other, one) else one, self.standings[1:])
-        waited = len(self.standings) - 1 - self.standings.index(best)
-        if waited >= max(3, len(self.passes.checks()) // 2) and self.number < self.passes.total:
+        trained = [one for one in self.standings if one.epoch > 0]
+        if not trained:
+            return False
+        best = reduce(lambda one, other: other if self._above(other, one) else one, trained)
+        waited = len(trained) - 1 - trained.index(best)
+        if waited >= max(3, len(self.checks) // 2) and self.number < self.passes.total:
             self.notes.append(
                 f"stopped after {standing.epoch:.2g} epochs: no better on validation for the last {waited} checks"
             )
@@ -138,10 +178,10 @@ class Run:
 
     def _stop(self, number: int, loss: float) -> None:
         self.over = True
-        kept = self.standings[self.best_at]
+        kept = self.standings[self.best_at].epoch if self.standings else 0.0
         self.notes.append(
             f"stopped at batch {number + 1:,} of {self.passes.total:,}: the loss or its gradient is not finite "
-            f"(loss {loss}); kept the model of epoch {kept.epoch:.2g}. Lower lr={self.training.lr}."
+            f"(loss {loss}); kept the model of epoch {kept:.2g}. Lower lr={self.lr}."
         )
 
     def _seed(self, number: int) -> int:
@@ -149,7 +189,7 @@ class Run:
 
     def _identity(self) -> str:
         """Return what tells this training from others: settings, the weights it starts from, the size of the data."""
-        digest = hashlib.sha256(json.dumps(asdict(self.training), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([asdict(self.training), self.lr], sort_keys=True).encode())
         digest.update(f"{self.passes.each} {self.passes.world} {self.task.name}".encode())
         for name, value in sorted(self.working.trained.items()):
             digest.update(name.encode())
@@ -161,6 +201,7 @@ class Run:
             return
         contents: dict[str, Any] = {
             "run": self._run,
+            "lr": self.lr,
             "number": self.number,
             "now": self.working.state(exact=True),
             "beside": [one.detach() for one in self.objective.parameters()],

@@ -9,7 +9,7 @@ from flyweight.distillation.losses import LossName
 from flyweight.errors import InputError
 
 #: Rows of a step where `batch_rows` is not given and the task's batches are larger.
-STEP_ROWS = 1_024
+STEP_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Training:
 
     Args:
         epochs: passes over the train split; a fraction is a part of one.
-        lr: Adam's learning rate at the start; it falls to 0 along a half cosine (Loshchilov, Hutter 2017).
+        lr: Adam's highest learning rate; it falls to 0 along a half cosine (Loshchilov, Hutter 2017). None tries a few
+            for a moment, see `choose_rate`.
         loss: what is learned of the teacher: "soft", "score", "pairwise" or "listwise"; None goes with the outputs.
         alpha: the share of the true labels in the loss: 0 is the teacher alone, 1 the labels alone.
         temperature: of soft targets and ranking losses.
@@ -33,7 +34,7 @@ class Training:
     """
 
     epochs: float
-    lr: float = 3e-3
+    lr: float | None = None
     loss: LossName | None = None
     alpha: float = 0.0
     temperature: float = 2.0
@@ -44,7 +45,9 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "lr", "temperature"):
+        if self.lr is not None:
+            _check("lr", self.lr, above=0.0, hint="a positive number")
+        for name in ("epochs", "temperature"):
             _check(name, getattr(self, name), above=0.0, hint="a positive number")
         _check("alpha", self.alpha, least=0.0, most=1.0, hint="a share from 0 (teacher) to 1 (labels)")
         _check("resampled", self.resampled, least=0.0, most=0.9, hint="a share from 0 to 0.9")
