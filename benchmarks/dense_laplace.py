@@ -32,7 +32,7 @@ def laplace(seed: int, numbers: int = NUMBERS) -> Tensor:
 
 
 def closed_form(bits: int) -> float:
-    """Return the root of `a e^a = 3 * 4^bits`, by Newton's method: there the expected error of ACIQ's model is least."""
+    """Return the root of `a e^a = 3 * 4^bits` by Newton's method, where the error that ACIQ expects is least."""
     found = torch.tensor(3.0, dtype=torch.float64)
     for _ in range(60):
         found = found - (found * found.exp() - 3 * 4**bits) / ((1 + found) * found.exp())
@@ -80,7 +80,8 @@ def main() -> None:
         clip = row["clip"]
         print(
             f"{row['bits']} bits: {clip['mean']:.4f} b +- {clip['half_interval']:.4f}, "
-            f"published {row['published_clip']}, closed form {row['closed_form_clip']:.4f}; stored integers {row['integers_clip']['mean']:.4f} b"
+            f"published {row['published_clip']}, closed form {row['closed_form_clip']:.4f}; "
+            f"stored integers {row['integers_clip']['mean']:.4f} b"
         )
 
 
