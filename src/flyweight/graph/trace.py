@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from flyweight.errors import ExportError
 from flyweight.graph.capture import capture
+from flyweight.graph.lifted_weights import restore_lifted
 from flyweight.graph.quiet import quietly
 from flyweight.graph.traced import TracedModel, clean, tensor_of
 from flyweight.task.scores import call_model, evaluating
@@ -49,6 +50,7 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> TracedModel:
     assert isinstance(body, fx.GraphModule)
     _name_inputs(body, tuple(inputs))
     body = _under_own_names(body)
+    restore_lifted(body, model)
     first: dict[int, str] = {}
     for name, module in _whole(model):
         _restore(body, name, first.setdefault(id(module), name), module)
