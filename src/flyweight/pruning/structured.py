@@ -1,7 +1,7 @@
 """Whole units pruned: measured, chosen, cut together with all that is coupled to them, and recovered, in rounds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from flyweight.distillation.recover import recover
 from flyweight.errors import InputError
 from flyweight.graph.coupling import Group, find_groups
-from flyweight.graph.shrink import macs_of, shrink
+from flyweight.graph.shrink import macs_of, try_shrink
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
 from flyweight.pruning.blocks import Block, block_saliency, find_blocks, without_blocks
@@ -43,12 +43,16 @@ class Thinned:
 
     Args:
         model: as it is now.
+        sizes: how many units each group has left.
+        left: groups that could not be cut after all.
         dropped: blocks that are gone.
         rounds: what each round left, and how the model stood before and after its recovery.
         interrupted: whether the user stopped a recovery.
     """
 
     model: TracedModel
+    sizes: dict[str, int]
+    left: tuple[Skipped, ...] = ()
     dropped: tuple[str, ...] = ()
     rounds: tuple[dict[str, Any], ...] = field(default_factory=tuple)
     interrupted: bool = False
@@ -71,7 +75,7 @@ def prune_units(task: Task, settings: "Prune") -> Change:
         why = f"it has no unit of the kinds {', '.join(settings.kinds)} that could be cut safely"
         nothing = Skipped("the model", why, settings.name)
         return Change(settings.name, task.model, settings.recipe(), (), (*skipped, nothing))
-    thinned = Thinned(traced)
+    thinned = Thinned(traced, {group.name: len(group.units) for group in groups})
     for number in range(settings.rounds):
         thinned = _round(task, thinned, settings, _Aim(settings, number, groups, len(blocks), macs))
         if thinned.interrupted:
@@ -80,9 +84,9 @@ def prune_units(task: Task, settings: "Prune") -> Change:
     if all(record["what"] == "round" for record in done):
         why = f"the nearest to ratio={settings.ratio} that widths allow is nothing; ask for more, or give multiple=1"
         skipped = (*skipped, Skipped("the model", why, settings.name))
-    return Change(
-        settings.name, thinned.model, settings.recipe(), tuple(done), skipped, interrupted=thinned.interrupted
-    )
+    skipped = tuple(dict.fromkeys((*skipped, *thinned.left)))
+    model = thinned.model if len(done) > len(thinned.rounds) else task.model
+    return Change(settings.name, model, settings.recipe(), tuple(done), skipped, interrupted=thinned.interrupted)
 
 
 class _Aim:
@@ -97,6 +101,10 @@ class _Aim:
         if settings.max_macs is not None:
             self.macs = macs * geometric_shares(settings.max_macs / macs, settings.rounds)[number]
 
+    def gone(self, thinned: Thinned, group: str) -> int:
+        """Return how many units a group has lost."""
+        return self.sizes[group] - thinned.sizes[group]
+
 
 def _cuttable(traced: TracedModel, settings: "Prune") -> tuple[tuple[Group, ...], tuple[Skipped, ...]]:
     groups, skipped = find_groups(traced)
@@ -105,9 +113,10 @@ def _cuttable(traced: TracedModel, settings: "Prune") -> tuple[tuple[Group, ...]
 
 def _round(task: Task, thinned: Thinned, settings: "Prune", aim: _Aim) -> Thinned:
     model, dropped = _without_blocks(task, thinned, settings, aim)
-    keep = _chosen(task, model, settings, aim, seed=settings.seed + len(thinned.rounds))
-    if keep:
-        model = shrink(model, keep)
+    keep = _chosen(task, replace(thinned, model=model), settings, aim)
+    shrunk = try_shrink(model, keep)
+    model = shrunk.model
+    sizes = thinned.sizes | {name: len(units) for name, units in shrunk.kept.items()}
     record: dict[str, Any] = {"what": "round", "number": len(thinned.rounds) + 1, "macs": macs_of(model, {})}
     interrupted = False
     if settings.recover and (keep or dropped != thinned.dropped):
@@ -115,12 +124,14 @@ def _round(task: Task, thinned: Thinned, settings: "Prune", aim: _Aim) -> Thinne
         assert isinstance(recovered.model, TracedModel)
         model, interrupted = recovered.model, recovered.interrupted
         record |= {"before": recovered.before.metric, "after": recovered.after.metric, "epochs": recovered.epochs}
-    return Thinned(model, dropped, (*thinned.rounds, record), interrupted)
+    left = (*thinned.left, *shrunk.skipped)
+    return Thinned(model, sizes, left, dropped, (*thinned.rounds, record), interrupted)
 
 
-def _chosen(task: Task, model: TracedModel, settings: "Prune", aim: _Aim, *, seed: int) -> Keep:
+def _chosen(task: Task, thinned: Thinned, settings: "Prune", aim: _Aim) -> Keep:
     """Return the units that stay of the groups that lose some in this round."""
-    groups, _ = _cuttable(model, settings)
+    model, seed = thinned.model, settings.seed + len(thinned.rounds)
+    groups = tuple(group for group in _cuttable(model, settings)[0] if group.name in thinned.sizes)
     if not groups:
         return {}
     saliency = unit_saliency(task, model, groups, settings.saliency, seed=seed)
@@ -132,16 +143,12 @@ def _chosen(task: Task, model: TracedModel, settings: "Prune", aim: _Aim, *, see
     pieces = [slices_of(group.name, saliency[group.name], steps[group.name], gains[group.name]) for group in groups]
     if aim.macs is not None:
         return _within(model, groups, pieces, aim.macs, last=settings.max_macs)
-    first = [aim.sizes.get(group.name, len(group.units)) for group in groups]
-    gone = [size - len(group.units) for size, group in zip(first, groups, strict=True)]
     if settings.scope == "layer":
-        chosen = [
-            piece
-            for own, size, lost in zip(pieces, first, gone, strict=True)
-            for piece in by_count(own, round(aim.share * size) - lost)
-        ]
+        wanted = [round(aim.share * aim.sizes[group.name]) - aim.gone(thinned, group.name) for group in groups]
+        chosen = [piece for own, units in zip(pieces, wanted, strict=True) for piece in by_count(own, units)]
     else:
-        chosen = by_count(in_order(pieces), round(aim.share * sum(first)) - sum(gone))
+        gone = sum(aim.gone(thinned, name) for name in thinned.sizes)
+        chosen = by_count(in_order(pieces), round(aim.share * sum(aim.sizes.values())) - gone)
     return kept(groups, chosen)
 
 
@@ -224,21 +231,18 @@ def _blocks_within(
 
 def _records(groups: Sequence[Group], thinned: Thinned, macs: int) -> list[dict[str, Any]]:
     """Return what was done, in plain values."""
-    now = {group.name: len(group.units) for group in find_groups(thinned.model)[0]}
-    done: list[dict[str, Any]] = []
-    for group in groups:
-        units = now.get(group.name)
-        if units is not None and units < len(group.units):
-            done.append(
-                {
-                    "what": "group",
-                    "name": group.name,
-                    "kind": group.kind,
-                    "units_before": len(group.units),
-                    "units_after": units,
-                    "layers": list(group.layers),
-                }
-            )
+    done: list[dict[str, Any]] = [
+        {
+            "what": "group",
+            "name": group.name,
+            "kind": group.kind,
+            "units_before": len(group.units),
+            "units_after": thinned.sizes[group.name],
+            "layers": list(group.layers),
+        }
+        for group in groups
+        if thinned.sizes[group.name] < len(group.units)
+    ]
     done += [{"what": "block", "name": name} for name in thinned.dropped]
     if done:
         done.append({"what": "model", "macs_before": macs, "macs_after": macs_of(thinned.model, {})})

@@ -53,10 +53,12 @@ def weight_saliency(
             norms = _feature_norms(traced, names, (inputs for inputs, _ in pieces))
             return {name: lamp(weight.square() * norms.get(name, 1.0)) for name, weight in weights.items()}
         totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        count = 0
         for felt in feel_weights(task, traced, names, pieces, needed_by=saliency):
+            count += 1
             for name, (value, gradient) in felt.weights.items():
                 totals[name] += (value * gradient).square()
-        return totals
+        return {name: total / max(count, 1) for name, total in totals.items()}
 
 
 def lamp(squares: Tensor) -> Tensor:
