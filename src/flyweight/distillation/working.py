@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.errors import InputError
+from flyweight.graph.traced import TracedModel
 
 State = dict[str, Tensor]
 TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -182,3 +183,15 @@ def _moving_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in model.named_buffers():
         if id(buffer) not in still:
             yield name, buffer
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return whether a model keeps running statistics of its batches."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            return True
+        if isinstance(module, TracedModel):
+            nodes = module.body.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
+            if nodes:
+                return True
+    return False
