@@ -181,3 +181,43 @@ def test_groups_that_do_not_divide_are_refused_with_the_numbers() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Quantize(**settings)  # type: ignore[arg-type]
+
+
+class Reciprocal(nn.Module):
+    """Divides by what a layer gives: by zero where a small input is rounded to zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.0 / self.layer(x)
+
+
+def test_a_model_that_breaks_is_taken_back_with_the_reason() -> None:
+    x = torch.randn(128, 4, generator=torch.Generator().manual_seed(0))
+    x[:100] *= 1e-4
+    task = a_task(seeded(Reciprocal).eval(), {"x": x})
+    change = Quantize(ranges="minmax", bias_correction=False, mixed=False).apply(task)
+    assert change.model is task.model
+    assert not change.done
+    assert "outputs are NaN or infinite; the step was taken back" in change.skipped[-1].why
+
+
+def test_a_model_without_layers_is_left() -> None:
+    class Sum(nn.Module):
+        """Has nothing to round."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.flip(1)
+
+    change = Quantize().apply(a_task(Sum(), {"x": torch.randn(128, 4)}))
+    assert not change.done
+    assert "no layer with a weight of its own" in change.skipped[-1].why
+
+
+def test_rounding_twice_is_refused_layer_by_layer() -> None:
+    task, change = quantised("images")
+    again = Quantize(mixed=False).apply(task.with_model(change.model))
+    assert not again.done
+    assert {one.why for one in again.skipped if one.what != "the model"} == {"it is quantised already"}
