@@ -77,7 +77,9 @@ def _training(entries: list[Done]) -> str:
 
 
 def _rounds(entries: list[Done]) -> str:
-    return f"{_count(entries, 'round')} to {entries[-1]['macs']:,} multiply-adds"
+    last = entries[-1]
+    left = f"{last['macs']:,} multiply-adds" if "macs" in last else f"{last['density']:.1%} of the weights"
+    return f"{_count(entries, 'round')} to {left}"
 
 
 def _low_rank(entries: list[Done]) -> str:
