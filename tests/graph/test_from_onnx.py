@@ -162,7 +162,7 @@ def test_a_task_takes_an_imported_model_and_compresses_it(tmp_path: Path) -> Non
         )
     own = fw.Task(imported, task.inputs, task.train, task.validation, task.test)
     change = fw.EncodeTables(bits_per_row=4).apply(own)
-    assert {line["table"] for line in change.done} & {"item", "item.weight"}
+    assert "item" in {line.get("name", "").removesuffix(".weight") for line in change.done}
 
 
 def test_sizes_stay_symbolic_through_arithmetic(tmp_path: Path) -> None:
