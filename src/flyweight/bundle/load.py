@@ -14,7 +14,7 @@ from flyweight.bundle.manifest import Manifest
 from flyweight.bundle.read import Bundle, read_bundle
 from flyweight.bundle.request import batched, check_names, flat_batch, same_length, single
 from flyweight.engines.engine import Prepared
-from flyweight.engines.registry import ENGINES, find_engine
+from flyweight.engines.registry import ENGINES, ROUNDING, find_engine
 from flyweight.errors import EngineError, InputError
 
 
@@ -147,8 +147,9 @@ def load(path: str | Path, *, engine: str | None = None, threads: int = 0) -> Ra
 def _start_first(bundle: Bundle, threads: int) -> Ranker:
     """Start the recorded engine or, where that cannot be had, the first that runs, with a warning."""
     recorded = bundle.timing.engine
-    reasons: list[str] = [] if recorded in ENGINES else [f"{recorded} is unknown here"]
-    for name in sorted(ENGINES, key=lambda name: name != recorded):
+    known = recorded in ENGINES or recorded in ROUNDING
+    reasons: list[str] = [] if known else [f"{recorded} is unknown here"]
+    for name in [recorded] * known + [name for name in ENGINES if name != recorded]:
         try:
             ranker = _start(bundle, name, threads)
         except EngineError as error:

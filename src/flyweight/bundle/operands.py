@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from flyweight.bundle.grids import GRID_RULES
 from flyweight.bundle.shapes import Value
 from flyweight.errors import BundleError
 
@@ -69,6 +70,8 @@ def _gather_nd(node: NodeProto, read: Read) -> str | None:
 def _scatter(node: NodeProto, read: Read) -> str | None:
     """What is written must have a known place: a wrong one overwrites the memory of the process."""
     shape, indices, updates = _shape(read[0]), _small(read[1]), _shape(read[2])
+    if indices is None and node.op_type == "ScatterElements" and _surely_inside(read, _attribute(node, "axis", 0)):
+        return None
     if shape is None or indices is None or updates is None:
         return "writes to places that are no small constant"
     if node.op_type == "ScatterND":
@@ -79,6 +82,15 @@ def _scatter(node: NodeProto, read: Read) -> str | None:
         return f"writes {updates} at {list(indices.shape)} places along dimension {axis} of {shape}"
     wide = [place for place, size in enumerate(shape) if place != axis % len(shape) and updates[place] > size]
     return f"writes {updates} into {shape}" if wide else _outside(indices, shape[axis])
+
+
+def _surely_inside(read: Read, axis: int) -> bool:
+    """Return whether what is written along a vector lies within it, wherever that is."""
+    shape, places, updates = (_shape(value) for value in read[:3])
+    below = read[1].below if read[1] is not None else None
+    if shape is None or below is None or updates is None or len(shape) != 1 or axis not in (0, -1):
+        return False
+    return below <= shape[0] and places == updates and len(updates) == 1
 
 
 def _recurrent(node: NodeProto, read: Read) -> str | None:
@@ -127,6 +139,7 @@ def _attribute(node: NodeProto, name: str, otherwise: int) -> int:
 
 
 _RULES: dict[str, Callable[[NodeProto, Read], str | None]] = {
+    **GRID_RULES,
     "Div": _divisor,
     "GRU": _recurrent,
     "Gather": _gather,

@@ -23,10 +23,13 @@ class Sample:
     Args:
         inputs: an array (N, ...) for each input; ids should come from the whole range, the highest included.
         scores: (N,), or (N, columns).
+        noise: for a model rounded to few bits, by how much the rounding moves the scores, root mean square: engines may
+            differ by half of it (see `engines.agreement`).
     """
 
     inputs: Mapping[str, NDArray[Any]]
     scores: NDArray[Any]
+    noise: float = 0.0
 
 
 class ArrayEntry(Entry):
@@ -42,6 +45,7 @@ class SampleEntry(Entry):
 
     inputs: dict[Name, ArrayEntry]
     scores: ArrayEntry
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class SamplesFile(Entry):
@@ -54,7 +58,11 @@ def samples_to_json(samples: Iterable[Sample]) -> dict[str, Any]:
     """Return samples as the JSON value of `samples.json`."""
     return {
         "requests": [
-            {"inputs": {name: _spell(array) for name, array in sample.inputs.items()}, "scores": _spell(sample.scores)}
+            {
+                "inputs": {name: _spell(array) for name, array in sample.inputs.items()},
+                "scores": _spell(sample.scores),
+                **({"noise": float(sample.noise)} if sample.noise else {}),
+            }
             for sample in samples
         ]
     }
@@ -80,7 +88,7 @@ def samples_from_entry(
         arrays = {name: _array(array, f"{place}: {name}") for name, array in entry.inputs.items()}
         for name, array in arrays.items():
             _check_input(f"{place}: {name}", array, inputs[name], len(array) if name in flat else len(scores))
-        samples.append(Sample(arrays, scores))
+        samples.append(Sample(arrays, scores, entry.noise))
     return tuple(samples)
 
 
