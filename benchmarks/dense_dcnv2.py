@@ -16,7 +16,7 @@ MARGIN = 0.001
 #: Multiply-accumulates of one row that may be left: 1/16 and 1/8 of 455,696.
 SPLIT, PRUNED = 28_000, 56_900
 #: The teacher's soft targets alone: labels of rows that the tables have learned by heart would be learned again.
-RECOVERY = {"epochs": 0.1, "lr": 6e-3, "alpha": 0.0, "temperature": 1.0}
+RECOVERY = {"epochs": 0.1, "lr": 0.01, "alpha": 0.0, "temperature": 1.0, "batch_rows": 256}
 NEW_PAIRS = 0.5
 
 

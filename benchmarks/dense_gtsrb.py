@@ -15,13 +15,13 @@ from flyweight.quantization.quantize import Quantize
 
 MARGIN = 0.003
 #: Multiply-accumulates that may be left, as a share; images of a pass, distorted copies included; passes.
-SHARE, COPIES, EPOCHS = 1 / 2.7, 4, 2.0
+SHARE, COPIES, EPOCHS = 1 / 2.7, 2, 2.0
 BATCH = 64
 
 
 def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     """Yield ours, pruned and pruned in int8, and the controls with the same recovery."""
-    learn = Distill(epochs=EPOCHS, lr=2e-3, alpha=0.3, batch_rows=128, seed=seed)
+    learn = Distill(epochs=EPOCHS, lr=3e-3, alpha=0.3, batch_rows=128, seed=seed)
 
     def pruned(saliency: str) -> Prune:
         return Prune(max_macs=round(SHARE * work_of(task)), saliency=saliency, seed=seed)
