@@ -8,6 +8,7 @@ import argparse
 from importlib import import_module
 
 import dense_tables
+from dense_harness import run_case
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="the first so many contenders of a case only")
     wanted = parser.parse_args()
     for name in wanted.case:
-        import_module(f"dense_{name}").run(wanted.seeds, wanted.most)
+        run_case(import_module(f"dense_{name}").CASE, wanted.seeds, wanted.most)
         dense_tables.main()
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import flyweight as fw
+from dense_against import quantizers
 from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
 from dense_journey import from_scratch, journey_task, widths_of
 from flyweight.distillation.distill import Distill
@@ -34,6 +35,7 @@ def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     yield stepped("random Prune, Distill on new pairs too, Quantize", "control", (pruned("random"), *ours[1:]))
     yield stepped("Prune alone", "control", ours[:1])
     yield Contender("small net of the pruned widths, from scratch", "control", partial(scratch, seed))
+    yield from quantizers(task)
 
 
 def scratch(seed: int, task: fw.Task, into: Path) -> Json:
@@ -53,6 +55,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], most: int | None = None) -> None:
+def run(seeds: list[int]) -> None:
     """Run the case."""
-    run_case(CASE, seeds, most)
+    run_case(CASE, seeds)

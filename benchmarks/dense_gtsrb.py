@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import flyweight as fw
+from dense_against import torch_pruning
 from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
 from dense_images import trained_anew, work_of
 from dense_models import GTSRB, gtsrb_task
@@ -30,6 +31,8 @@ def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     yield compressed("Prune, Distill", ours, MARGIN, BATCH)
     yield stepped("Prune, Distill, Quantize", "ours", (*ours, Quantize(seed=seed)))
     yield stepped("random Prune, Distill", "control", (pruned("random"), learn))
+    for saliency in ("L1", "Taylor"):
+        yield torch_pruning(task, saliency, SHARE, (learn,), seed)
     yield stepped("Prune alone", "control", ours[:1])
     yield Contender("small net of the pruned widths, from scratch", "control", partial(scratch, seed, ours[0]))
 
@@ -52,6 +55,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], most: int | None = None) -> None:
+def run(seeds: list[int]) -> None:
     """Run the case."""
-    run_case(CASE, seeds, most)
+    run_case(CASE, seeds)

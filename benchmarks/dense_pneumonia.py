@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import flyweight as fw
+from dense_against import quantizers
 from dense_harness import Case, Contender, compressed, run_case, stepped
 from dense_models import pneumonia_task
 from flyweight.quantization.quantize import Quantize
@@ -17,6 +18,7 @@ def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     yield compressed("Quantize", (Quantize(seed=seed),), MARGIN, BATCH)
     yield stepped("Quantize, every layer int8", "ours", (Quantize(mixed=False, seed=seed),))
     yield stepped("Quantize, ranges by min and max", "control", (Quantize(ranges="minmax", mixed=False, seed=seed),))
+    yield from quantizers(task)
 
 
 CASE = Case(
@@ -31,6 +33,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], most: int | None = None) -> None:
+def run(seeds: list[int]) -> None:
     """Run the case."""
-    run_case(CASE, seeds, most)
+    run_case(CASE, seeds)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import flyweight as fw
+from dense_against import quantizers
 from dense_harness import Case, Contender, compressed, run_case, stepped
 from dense_models import sasrec_task
 from flyweight.distillation.distill import Distill
@@ -26,6 +27,7 @@ def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     yield stepped("Prune, Distill, Quantize", "ours", (pruned("taylor"), learn, Quantize(seed=seed)))
     yield stepped("random Prune, Distill, Quantize", "control", (pruned("random"), learn, Quantize(seed=seed)))
     yield stepped("Prune alone", "control", (pruned("taylor"),))
+    yield from quantizers(task)
 
 
 CASE = Case(
@@ -40,6 +42,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], most: int | None = None) -> None:
+def run(seeds: list[int]) -> None:
     """Run the case."""
-    run_case(CASE, seeds, most)
+    run_case(CASE, seeds)

@@ -44,6 +44,6 @@ CASE = Case(
 )
 
 
-def run(seeds: list[int], most: int | None = None) -> None:
+def run(seeds: list[int]) -> None:
     """Run the case."""
-    run_case(CASE, seeds, most)
+    run_case(CASE, seeds)

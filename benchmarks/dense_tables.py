@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs" / "dense.md"
 #: The cases in the order of the page.
-CASES = ("dcnv2", "gtsrb", "pneumonia", "sasrec", "stacked")
+CASES = ("lenet", "dcnv2", "gtsrb", "pneumonia", "sasrec", "stacked")
 KINDS = {"original": "", "ours": "Flyweight: ", "control": "control: ", "peer": "peer: "}
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 Json = dict[str, Any]
