@@ -96,6 +96,14 @@ def test_a_line_that_only_some_seeds_have_is_compared_within_its_own_seed() -> N
     assert "| 2.0x |" in late  # 1000 of seed 1 by 500, not 4000 of seed 0
 
 
+def test_clips_are_shown_beside_what_was_published() -> None:
+    clip = {"mean": 2.83 * 1.01, "half_interval": 0.01}
+    row = {"bits": 2, "published_clip": 2.83, "closed_form_clip": 2.8307, "clip": clip}
+    lines = dense_tables.laplace_table({"rows": [row]})
+    assert lines[-2].endswith("| +1.00% |")
+    assert "2.858b [2.848, 2.868]" in lines[-2]
+
+
 def test_a_page_keeps_what_stands_outside_the_markers() -> None:
     page = "before\n<!-- dense:begin -->\nold\n<!-- dense:end -->\nafter\n"
     written = dense_tables.between(page, "dense", "new")
