@@ -103,8 +103,26 @@ def ratio_words(line: list[Json], key: str) -> str:
         return ""
     if any(row.get(key) is None for row in line):
         return "-"
-    ratios = [row["original"][key] / row[key] for row in line]
+    ratios = [(row.get(f"{key}_before") or row["original"][key]) / row[key] for row in line]
     return in_words(ratios, lambda value: f"{value:.1f}x" if value < 100 else f"{value:.0f}x")
+
+
+def count_words(row: Json, key: str) -> str:
+    """Return a count of a row, or a dash where it is not known."""
+    return "-" if row.get(key) is None else f"{row[key]:,}"
+
+
+def bundle_words(found: Json) -> list[str]:
+    """Return what the whole bundle takes, beside its model, of the first line that was saved as one."""
+    saved = next((line for line in merged(found) if "bundle_bytes" in line[0]), None)
+    if saved is None:
+        return []
+    sizes = in_words((row["bundle_bytes"] for row in saved), lambda value: f"{value:,.0f}")
+    share = in_words(
+        (row["original"]["bytes"] / row["bundle_bytes"] for row in saved), lambda value: f"{value:.0f}x"
+    )
+    name = saved[0]["name"]
+    return [f"The whole bundle of *{name}*, with page, samples and manifest: {sizes} bytes, {share} smaller.", ""]
 
 
 def case_table(found: Json) -> list[str]:
@@ -114,7 +132,8 @@ def case_table(found: Json) -> list[str]:
     timed = [f" p50 of {rows} {'row' if rows == '1' else 'rows'}, ms | faster |" for rows in batches]
     unit = {"points": "drop, points", "relative": "relative drop"}.get(found["unit"], "drop")
     margin = f"{found['margin'] * scale_of(found)[0]:g}"
-    head = f"| | bytes | smaller | MACs | fewer | {found['metric']}: {unit} | certified <= {margin} |{''.join(timed)}"
+    counted = "weights" if any("weights" in row for line in lines for row in line) else "macs"
+    head = f"| | bytes | smaller | {'weights' if counted == 'weights' else 'MACs'} | fewer | {found['metric']}: {unit} | certified <= {margin} |{''.join(timed)}"
     shown = [head, "|" + "---|" * (7 + 2 * len(batches))]
     for line in lines:
         row = line[0]
@@ -122,8 +141,8 @@ def case_table(found: Json) -> list[str]:
             KINDS[row["kind"]] + row["name"],
             f"{row['bytes']:,}",
             ratio_words(line, "bytes"),
-            "-" if row.get("macs") is None else f"{row['macs']:,}",
-            ratio_words(line, "macs"),
+            count_words(row, counted),
+            ratio_words(line, counted),
             drop_words(line, found),
             certified_words(line),
         ]
@@ -140,6 +159,7 @@ def render_case(found: Json) -> list[str]:
     groups = f" in {drop['groups']:,} groups" if drop and drop["groups"] else ""
     n = f"Test data: {drop['n']:,} rows{groups}. " if drop else ""
     words = [f"### {found['title']}", "", f"Goal: {found['goal']}. {n}Seeds {seeds}.", "", *case_table(found), ""]
+    words += bundle_words(found)
     failed = {name: why for seed in found["seeds"].values() for name, why in seed["failed"].items()}
     words += [f"- {name}: not measured, {why}" for name, why in failed.items()]
     return [*words, ""] if failed else words
