@@ -42,13 +42,17 @@ def test_engines_give_the_scores_of_the_simulation(name: str) -> None:
         prepared.close()
 
 
-@pytest.mark.parametrize("name", ["int8 weights", "int4 weights", "int4 blocks", "int4 blocks of sequences", "bfloat16"])
+WEIGHTS_ALONE = ("int8 weights", "int4 weights", "int4 blocks", "int4 blocks of sequences", "bfloat16")
+
+
+@pytest.mark.parametrize("name", WEIGHTS_ALONE)
 def test_engines_leave_activations_alone_where_only_weights_are_rounded(name: str) -> None:
     inputs = QUANTISED[name][1](50)
     with torch.no_grad():
         expected = build(name)(**inputs).numpy()
     for engine in ENGINES.values():
-        scores = engine.prepare(exported(name).path, threads=1).run({key: value.numpy() for key, value in inputs.items()})
+        prepared = engine.prepare(exported(name).path, threads=1)
+        scores = prepared.run({key: value.numpy() for key, value in inputs.items()})
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.engines.complaint import complaint
+from flyweight.engines.four_bits import crashing_weights
 from flyweight.engines.inputs import Input, fit_inputs, read_inputs
 from flyweight.errors import EngineError
 
@@ -39,6 +40,9 @@ class OpenVino:
     def cannot_run(self, path: Path) -> str | None:
         """Return None if its processor plug-in supports every operator of the model, else which it does not."""
         openvino = _import()
+        crashing = crashing_weights(path)
+        if crashing is not None:
+            return self._refusal(crashing)
         core = openvino.Core()
         try:
             model = core.read_model(str(path))
@@ -69,10 +73,16 @@ class OpenVino:
         }
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
+        crashing = crashing_weights(path)
+        if crashing is not None:
+            raise EngineError(self._refusal(crashing))
         try:
             return openvino.Core().compile_model(str(path), "CPU", settings)
         except Exception as error:  # as above
             raise complaint(self.name, f"refused {path.name}", error) from error
+
+    def _refusal(self, weights: str) -> str:
+        return f"{self.name} divides by zero on 4-bit weights with a scale for each input, as {weights[:80]!r} has"
 
 
 class PreparedNetwork:
