@@ -97,7 +97,7 @@ def row(task: Task, seed: int, start: str, learned: str, model: nn.Module, setti
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return the rows as Markdown, the mean over seeds and their standard deviation."""
+    """Return the rows as Markdown: the mean over seeds, ± their standard deviation where there are several."""
     lines = ["| start | learned | validation AUC before | test AUC | seconds |", "|---|---|---|---|---|"]
     keys = list(dict.fromkeys((one["start"], one["learned"]) for one in found["rows"]))
     for start, learned in keys:
@@ -108,7 +108,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {start} | {learned} | {before:.4f} | {mean(tests):.4f}{spread} | {seconds:.0f} |")
     about = (
         f"Teacher: test AUC {found['teacher_test']:.4f}, {found['teacher_macs']:,} multiply-accumulates a row; "
-        f"students {found['student_macs']:,}. {found['epochs']} epochs, {len(found['seeds'])} seeds, mean ± standard deviation."
+        f"students {found['student_macs']:,}. {found['epochs']} epochs, seeds {', '.join(map(str, found['seeds']))}."
     )
     return "\n".join([about, "", *lines])
 
