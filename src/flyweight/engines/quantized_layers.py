@@ -1,6 +1,6 @@
 """Layers around dequantised weights brought into the form that engines fuse into integer kernels.
 
-Measured with ONNX Runtime 1.32 and OpenVINO 2026.4 (docs/engines.md): ONNX Runtime makes a Conv or Gemm an integer one
+Measured with ONNX Runtime 1.32 and OpenVINO 2026.4: ONNX Runtime makes a Conv or Gemm an integer one
 where all it reads is dequantised, the bias from int32 with the product of the two scales; it sees to the bias itself
 where the result is quantised again.
 """

@@ -37,7 +37,8 @@ from flyweight.task.task import Task
 def contents_of(task: Task, found: Findings, changes: tuple[Change, ...], seconds: float) -> Contents:
     """Return what a bundle keeps, but for the report page."""
     after = found.artefacts[1]
-    samples = [Sample(inputs, reference) for inputs, reference in zip(after.samples, after.reference, strict=True)]
+    noise = after.noise or (0.0,) * len(after.samples)
+    samples = [Sample(*one) for one in zip(after.samples, after.reference, noise, strict=True)]
     return Contents(
         exported=Path(after.exported.path).parent,
         evidence=_evidence(task, found, changes),
