@@ -115,8 +115,8 @@ def count_words(row: Json, key: str) -> str:
 def bundle_words(found: Json) -> list[str]:
     """Return what the whole bundle takes, beside its model, of the first line that was saved as one."""
     saved = next((line for line in merged(found) if "bundle_bytes" in line[0]), None)
-    if saved is None:
-        return []
+    if saved is None or saved[0]["original"]["bytes"] < 2 * saved[0]["bundle_bytes"]:
+        return []  # of a model that is as large as before, its bundle says nothing
     sizes = in_words((row["bundle_bytes"] for row in saved), lambda value: f"{value:,.0f}")
     share = in_words(
         (row["original"]["bytes"] / row["bundle_bytes"] for row in saved), lambda value: f"{value:.0f}x"
@@ -132,8 +132,9 @@ def case_table(found: Json) -> list[str]:
     timed = [f" p50 of {rows} {'row' if rows == '1' else 'rows'}, ms | faster |" for rows in batches]
     unit = {"points": "drop, points", "relative": "relative drop"}.get(found["unit"], "drop")
     margin = f"{found['margin'] * scale_of(found)[0]:g}"
-    counted = "weights" if any("weights" in row for line in lines for row in line) else "macs"
-    head = f"| | bytes | smaller | {'weights' if counted == 'weights' else 'MACs'} | fewer | {found['metric']}: {unit} | certified <= {margin} |{''.join(timed)}"
+    counted, words = ("weights", "weights") if "weights" in lines[-1][0] else ("macs", "MACs")
+    head = f"| | bytes | smaller | {words} | fewer | {found['metric']}: {unit} | certified <= {margin} |"
+    head += "".join(timed)
     shown = [head, "|" + "---|" * (7 + 2 * len(batches))]
     for line in lines:
         row = line[0]
