@@ -62,8 +62,8 @@ class Student:
 def make_student(model: nn.Module, thinner: Thinner, inputs: dict[str, Tensor]) -> Student:
     """Return a thinner copy of a model.
 
-    Units are kept by the size of their weights: where training is short, a better start than fresh weights or than units
-    chosen by chance (docs/distillation.md).
+    Units are kept by the size of their weights: where training is short, a better start than fresh weights or units by
+    chance (docs/distillation.md).
 
     Args:
         model: left as it is.
