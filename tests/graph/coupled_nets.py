@@ -235,6 +235,98 @@ class Einsum(nn.Module):
         return torch.einsum("bho,hoc->bc", y, self.out)
 
 
+class VisionTransformer(nn.Module):
+    """Patches by convolution, a class token joined to them, attention with fewer keys than queries and rotations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.token = nn.Conv2d(2, 6, 4, 4), nn.Parameter(torch.randn(1, 1, 6))
+        self.query, self.key, self.value = nn.Linear(6, 16, bias=False), nn.Linear(6, 8), nn.Linear(6, 8)
+        self.turn, self.out = nn.Buffer(torch.randn(5, 4)), nn.Linear(16, 6)
+        self.gamma, self.head = nn.Parameter(torch.rand(6)), nn.Linear(6, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patch(image).flatten(2).transpose(1, 2)  # (rows, 4, 6)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        query, key, value = (
+            layer(x).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        query, key = (one * self.turn + torch.cat(one.chunk(2, -1)[::-1], -1) for one in (query, key))
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        return self.head((x + self.out(mixed.transpose(1, 2).flatten(2)) * self.gamma)[:, 0])
+
+
+class Shuffled(nn.Module):
+    """Channels shuffled between groups, the last dimension normed and mixed, pixels shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.group = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1, groups=2)
+        self.fine, self.wide = nn.Conv2d(8, 12, 1), nn.Linear(3, 6)
+        self.narrow = nn.Linear(6, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.group(self.stem(image))
+        rows, channels, height, width = x.shape
+        x = x.view(rows, 2, channels // 2, height, width).transpose(1, 2).reshape(rows, -1, height, width)
+        y = F.pixel_shuffle(self.fine(x.relu()), 2).permute(0, 2, 3, 1)  # (rows, 2 height, 2 width, 3)
+        return self.narrow(F.gelu(self.wide(y))).mean((1, 2))
+
+
+class InterestNetwork(nn.Module):
+    """DIN: a history weighed against an item, q, k, q - k and q * k side by side, one table for both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items, self.weigh, self.weight = nn.Embedding(9, 4, padding_idx=0), nn.Linear(16, 6), nn.Linear(6, 1)
+        self.mlp = nn.Sequential(nn.Linear(8, 7), nn.PReLU(7), nn.Linear(7, 1))
+
+    def forward(self, history: Tensor, item: Tensor) -> Tensor:
+        key, one = self.items(history), self.items(item)
+        query = one.unsqueeze(1).expand_as(key)
+        both = torch.cat([query, key, query - key, query * key], -1)
+        weights = self.weight(self.weigh(both).sigmoid()).masked_fill((history == 0).unsqueeze(-1), 0.0)
+        return self.mlp(torch.cat([(weights * key).sum(1), one], -1)).squeeze(-1)
+
+
+class Towers(nn.Module):
+    """Two towers under a cosine, and a gate over experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user, self.item = nn.Embedding(9, 5), nn.Linear(3, 6)
+        self.experts = nn.ModuleList(nn.Linear(5, 6) for _ in range(3))
+        self.gate = nn.Linear(5, 3)
+
+    def forward(self, user: Tensor, x: Tensor) -> Tensor:
+        known = self.user(user)
+        experts = torch.stack([expert(known).relu() for expert in self.experts], 1)  # (rows, 3, 6)
+        mixed = torch.einsum("re,red->rd", self.gate(known).softmax(-1), experts)
+        item = self.item(x)
+        return F.cosine_similarity(mixed, item, dim=1) + (F.normalize(mixed, dim=1) * F.normalize(item, dim=1)).sum(1)
+
+
+class Products(nn.Module):
+    """All products of two layers' outputs, flattened: only one of the two axes stays free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(3, 4), nn.Linear(3, 5), nn.Linear(20, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.left(x).unsqueeze(2) * self.right(x).unsqueeze(1)).flatten(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.items, self.cell, self.hidden = nn.Embedding(9, 4), nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, history: Tensor) -> Tensor:
+        return self.head(self.hidden(self.cell(self.items(history))[0][:, -1]).relu())
+
+
 class Case(NamedTuple):
     """A network, its inputs for a number of rows, and the sizes of its groups."""
 
@@ -272,7 +364,7 @@ CASES: dict[str, Case] = {
         {"conv": 6, "extra": 4},
     ),
     "gated": Case(Gated, flat(5), {"first": 6, "second": 4, "third": 5}),
-    "split": Case(UnevenSplit, flat(4), {"first": 3, "first.weight": 5, "first.weight#2": 2, "one": 4}),
+    "split": Case(UnevenSplit, flat(4), {"first": 3, "first#2": 5, "first#3": 2, "one": 4}),
     "resnet": Case(
         lambda: ResNet(2, 3, (4, 6), blocks=2),
         image(),
@@ -300,6 +392,20 @@ CASES: dict[str, Case] = {
         lambda rows: {"user": torch.randint(0, 9, (rows,)), "item": torch.randint(0, 7, (rows,))},
         {"tables.user": 4, "tables.item": 4, "mlp.0": 6, "mlp.2": 5},
     ),
+    "vision transformer": Case(VisionTransformer, image(), {"patch": 6, "query": 2}),
+    "shuffled": Case(Shuffled, image(4), {"stem": 4, "group": 4, "fine": 3, "wide": 6}),
+    "interest": Case(
+        InterestNetwork,
+        lambda rows: {"history": torch.randint(0, 9, (rows, 5)), "item": torch.randint(0, 9, (rows,))},
+        {"items": 4, "weigh": 6, "mlp.0": 7},
+    ),
+    "towers": Case(
+        Towers,
+        lambda rows: {"user": torch.randint(0, 9, (rows,)), "x": torch.randn(rows, 3)},
+        {"user": 5, "experts.0": 6},
+    ),
+    "products": Case(Products, flat(3), {"right": 5}),
+    "recurrent": Case(Recurrent, lambda rows: {"history": torch.randint(0, 9, (rows, 4))}, {"hidden": 6}),
 }
 #: Networks with a norm that takes its mean over what is cut, and the groups that it does not cross.
 NORMED: dict[str, Case] = {

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from flyweight.graph.coupled.grouping import Grouping, grouping
 from flyweight.graph.coupled.predicted_macs import macs_of
-from flyweight.graph.coupled.proof import fault, replace, zeroed
+from flyweight.graph.coupled.proof import fault, replace, samples, zeroed
 from flyweight.graph.coupled.surgery import Cut, correct, reshape
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, clean, tensor_of
@@ -37,15 +37,16 @@ class Shrunk:
     skipped: tuple[Skipped, ...]
 
 
-def shrink(traced: TracedModel, keep: Keep) -> TracedModel:
+def shrink(traced: TracedModel, keep: Keep, inputs: Mapping[str, Tensor] | None = None) -> TracedModel:
     """Return a smaller model in which only these units of the named groups are left; `traced` stays as it is.
 
     Args:
         traced: see `find_groups` for its groups.
         keep: by name of a group, the units that stay; groups that are not named stay whole.
+        inputs: a batch to check the result on; made-up numbers and ids if there is none.
 
     Raises:
-        InputError: an unknown group, a unit that it does not have, none left.
+        InputError: an unknown group, a unit that it does not have, none left; the model does not run on made-up inputs.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -53,24 +54,26 @@ def shrink(traced: TracedModel, keep: Keep) -> TracedModel:
         >>> {name: tuple(weight.shape) for name, weight in small.body.named_parameters()}
         {'0.weight': (2, 4), '0.bias': (2,), '2.weight': (2, 2), '2.bias': (2,)}
     """
-    return try_shrink(traced, keep).model
+    return try_shrink(traced, keep, inputs).model
 
 
-def try_shrink(traced: TracedModel, keep: Keep) -> Shrunk:
+def try_shrink(traced: TracedModel, keep: Keep, inputs: Mapping[str, Tensor] | None = None) -> Shrunk:
     """Return a smaller model as `shrink` does, with what was kept and which groups were left whole after all.
 
-    Every smaller model is run on two numbers of rows, and, where no norm takes a mean over what was cut, compared with
-    the model in which the cut units are zero. If one fails, its groups are tried one by one, and what fails is left.
+    Every smaller model is run, on two numbers of rows if no inputs are given, and, where no norm takes a mean over what
+    was cut, compared with the model in which the cut units are zero. If one fails, its groups are tried one by one, and
+    what fails is left.
     """
     found = grouping(traced)
     wanted = {name: tuple(sorted(set(units))) for name, units in keep.items()}
-    model, why = _attempt(traced, found, wanted)
+    batches = samples(traced) if inputs is None else [dict(inputs)]
+    model, why = _attempt(traced, found, wanted, batches)
     kept: dict[str, tuple[int, ...]] = wanted
     skipped: list[Skipped] = []
     if why:
         kept = {}
         for name, units in wanted.items():
-            tried, why = _attempt(traced, found, {**kept, name: units})
+            tried, why = _attempt(traced, found, {**kept, name: units}, batches)
             if tried is None:
                 skipped.append(Skipped(name, f"left whole: {why}", "prune"))
             else:
@@ -87,13 +90,15 @@ def silenced(traced: TracedModel, keep: Keep) -> TracedModel:
     return zeroed(traced, found, found.stays(keep))
 
 
-def _attempt(traced: TracedModel, found: Grouping, keep: Keep) -> tuple[TracedModel | None, str]:
+def _attempt(
+    traced: TracedModel, found: Grouping, keep: Keep, batches: list[dict[str, Tensor]]
+) -> tuple[TracedModel | None, str]:
     stays = found.stays(keep)
     try:
         model = _smaller(traced, found, stays)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return None, f"the smaller model cannot be built: {str(error).splitlines()[0]}"
-    why = fault(traced, model, found, stays)
+    why = fault(traced, model, found, stays, batches)
     return (None, why) if why else (model, "")
 
 

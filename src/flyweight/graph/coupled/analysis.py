@@ -70,7 +70,7 @@ def _can_be_cut(found: Analysis, ids: Ids) -> bool:
 
 
 def _follow(body: fx.GraphModule, choices: dict[Split, int]) -> Flow:
-    flow = Flow(body, Labels(choices))
+    flow = Flow(body, Labels(choices), names={id(tensor): name for name, tensor in body.named_parameters()})
     read_by_ids: set[str] = set()
     for node in body.graph.nodes:
         if node.op == "placeholder":

@@ -121,6 +121,13 @@ def _vector_norm(flow: Flow, node: fx.Node, given: Arguments) -> Result:
     return _sum(flow, node, given) if given.get("ord", given.get("p")) in (1, 2) else _mean(flow, node, given)
 
 
+def _cosine(flow: Flow, node: fx.Node, given: Arguments) -> Result:
+    """A sum of products over a product of norms: as good without the units that were cut."""
+    found = flow.labels.meet_all(flow.of(given["x1"]), flow.of(given["x2"]))
+    over = place(given["dim"], len(found))
+    return found[:over] + found[over + 1 :]
+
+
 def _reduced(flow: Flow, node: fx.Node, given: Arguments, frozen: str) -> Result:
     if "other" in given:  # max(a, b)
         return elementwise(flow, node, given)
@@ -160,6 +167,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mean", "amax", "amin", "max", "min", "argmax", "argmin", "prod", "any", "all"), _mean),
     **dict.fromkeys(("var", "std", "var_mean", "std_mean", "logsumexp"), _mean),
     "linalg_vector_norm": _vector_norm,
+    "cosine_similarity": _cosine,
 }
 
 

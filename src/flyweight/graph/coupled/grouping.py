@@ -144,7 +144,9 @@ def _layer(axis: Axis) -> str:
 
 
 def _free_name(axis: Axis, taken: set[str]) -> str:
-    wanted = (_layer(axis), axis.tensor, *(f"{axis.tensor}#{number}" for number in range(2, len(taken) + 3)))
+    layer = _layer(axis)
+    own = () if axis.tensor.endswith("weight") else (axis.tensor,)  # "experts.inlet", but "first#2" for a second part
+    wanted: tuple[str, ...] = (layer, *own, *(f"{layer}#{number}" for number in range(2, len(taken) + 3)))
     return next(name for name in wanted if name not in taken)
 
 

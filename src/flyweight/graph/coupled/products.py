@@ -161,7 +161,17 @@ def _grouped(flow: Flow, node: fx.Node, channels: Dim, weight: Value, groups: in
     return (Atom(math.prod(grid_out.shape), outs),)
 
 
+def _recurrent(flow: Flow, node: fx.Node, given: Arguments) -> Result:
+    """Nothing of a recurrent layer is cut; each of its matrices is used once for every step of a sequence."""
+    value = flow.of(given["input"])
+    for weight in given["params"]:
+        if len(flow.of(weight)) == 2:
+            _count(flow, value[:-1], flow.of(weight))
+    return flow.refuse(node, "a recurrent layer, which is left whole")
+
+
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "linear": _linear,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),
     **dict.fromkeys(("addmm", "baddbmm"), _addmm),

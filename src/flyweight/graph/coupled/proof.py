@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from flyweight.errors import InputError
 from flyweight.graph.coupled.axes import at_rows, size_of
 from flyweight.graph.coupled.grouping import Grouping
 from flyweight.graph.trace import trace
@@ -16,16 +17,21 @@ ROWS = (2, 3)
 TOLERANCE = 1e-3
 
 
-def fault(traced: TracedModel, smaller: TracedModel, grouping: Grouping, stays: npt.NDArray[np.bool_]) -> str:
-    """Return why a smaller model is wrong, or "" if it is not.
+def fault(
+    traced: TracedModel,
+    smaller: TracedModel,
+    grouping: Grouping,
+    stays: npt.NDArray[np.bool_],
+    batches: list[dict[str, Tensor]],
+) -> str:
+    """Return why a smaller model is wrong on some batches, or "" if it is not.
 
     Where no norm takes a mean over what was cut, its outputs must be those of the model with the cut units' weights at
     zero, theirs and those that read them.
     """
     exact = not any((~stays[ids]).any() for ids in grouping.analysis.flow.labels.normed)
     reference = zeroed(traced, grouping, stays) if exact else traced
-    for rows in ROWS:
-        inputs = sample(traced, rows)
+    for inputs in batches:
         wanted = _run(reference, inputs)
         try:
             seen = _run(smaller, inputs)
@@ -72,21 +78,36 @@ def _named(body: nn.Module) -> list[tuple[str, Tensor]]:
     return [*parameters, *body.named_buffers(remove_duplicate=False)]
 
 
-def sample(traced: TracedModel, rows: int) -> dict[str, Tensor]:
-    """Return inputs of as many rows: normal numbers, ids 0 and 1, or 0 alone if the model takes no others."""
+def samples(traced: TracedModel) -> list[dict[str, Tensor]]:
+    """Return made-up inputs of two and of three rows: normal numbers; ids 0 and 1, or 0 alone where 1 will not do.
+
+    Raises:
+        InputError: the model runs on neither.
+    """
+    error = ""
+    for most in (2, 1):
+        batches = [_sample(traced, rows, most) for rows in ROWS]
+        try:
+            for inputs in batches:
+                _run(traced, inputs)
+        except (RuntimeError, IndexError, ValueError) as failure:
+            error = str(failure).splitlines()[0]
+        else:
+            return batches
+    raise InputError(f"The model fails on made-up inputs ({error}); give shrink a batch of real ones as `inputs`.")
+
+
+def _sample(traced: TracedModel, rows: int, most: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(rows)
+    device = next((parameter.device for parameter in traced.parameters()), None)
     found: dict[str, Tensor] = {}
     for name, node in zip(traced.names, traced.body.graph.find_nodes(op="placeholder"), strict=True):
         value = node.meta["val"]
-        shape = [at_rows(size_of(n), rows) for n in value.shape]
-        if value.is_floating_point():
-            found[name] = torch.randn(shape, generator=generator).to(value.dtype)
-        else:
-            found[name] = torch.randint(0, 2, shape, generator=generator).to(value.dtype)
-    try:
-        _run(traced, found)
-    except (RuntimeError, IndexError, ValueError):
-        found = {name: x if x.is_floating_point() else torch.zeros_like(x) for name, x in found.items()}
+        shape = [at_rows(size_of(length), rows) for length in value.shape]
+        drawn = torch.randn(shape, generator=generator)
+        if not value.is_floating_point():
+            drawn = torch.randint(0, most, shape, generator=generator)
+        found[name] = drawn.to(device, value.dtype)
     return found
 
 

@@ -232,6 +232,15 @@ def _embedding(flow: Flow, node: fx.Node, given: Arguments) -> Result:
     return (*(whole(size, "rows looked up") for size in shape_of(node)[:-1]), width)
 
 
+def _pixel_shuffle(flow: Flow, node: fx.Node, given: Arguments) -> Result:
+    """Each channel of the result is a block of channels of the input."""
+    value, factor = flow.of(given["self"]), int(given["upscale_factor"])
+    ahead, (channels, *space) = value[:-3], shape_of(node)[-3:]
+    (out, inside) = flow.labels.reshape((value[-3],), (channels, factor * factor), node.name)
+    flow.labels.freeze((inside, *value[-2:]), "pixels are laid side by side from it")
+    return (*ahead, out, *(whole(length, "the width and height of an image") for length in space))
+
+
 def _made(flow: Flow, node: fx.Node, given: Arguments) -> Result:
     """Tensors of zeros, of ones, of one value: as long as they are asked to be."""
     shape = shape_of(node)
@@ -265,5 +274,6 @@ RULES: dict[str, Rule] = {
     "index": _index,
     "index_select": _index_select,
     "embedding": _embedding,
+    "pixel_shuffle": _pixel_shuffle,
     **dict.fromkeys(("zeros", "ones", "full", "empty"), _made),
 }
