@@ -10,6 +10,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flyweight.engines.executed import Executed, executed_operators
-from flyweight.engines.openvino import OpenVino
 from flyweight.engines.registry import find_engine
 from flyweight.graph.quiet import quietly
 from flyweight.task.scores import evaluating
@@ -50,22 +50,41 @@ class Contender:
 
 def contender_of_file(name: str, path: Path, engine: str = "onnxruntime", threads: int = 1) -> Contender:
     """Return a file as an engine runs it: ONNX in either, OpenVINO's own format (.xml) in OpenVINO."""
-    beside = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
-    size = sum(file.stat().st_size for file in (path, beside) if file.exists())
-    run = _openvino_run(path, threads) if path.suffix == ".xml" else find_engine(engine).prepare(path, threads).run
-    engine = "openvino" if path.suffix == ".xml" else engine
+    if path.suffix == ".xml":
+        return _contender_of_xml(name, path, threads)
+    data = path.with_name(f"{path.name}.data")
+    size = path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    run = find_engine(engine).prepare(path, threads).run
     return Contender(name, run, size, executed_operators(path, engine, threads))
 
 
-def _openvino_run(path: Path, threads: int) -> Callable[[Arrays], NDArray[Any]]:
-    """Return what runs OpenVINO's own format, under the settings that ours runs under."""
-    request = OpenVino().compile(path, threads).create_infer_request()
+def _contender_of_xml(name: str, path: Path, threads: int) -> Contender:
+    """Return OpenVINO's own format, run under the settings that ONNX files run under in OpenVINO here."""
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    request = compiled.create_infer_request()
 
     def run(inputs: Arrays) -> NDArray[Any]:
         request.infer(inputs)
         return request.get_output_tensor(0).data.copy()
 
-    return run
+    size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+    return Contender(name, run, size, _kernels(compiled))
+
+
+def _kernels(compiled: Any) -> tuple[Executed, ...]:
+    """Return what OpenVINO runs, in the words of `flyweight.engines.executed`."""
+    words = {"f32": "float32", "bf16": "bfloat16", "u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64"}
+    seen: Counter[tuple[str, str]] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        operator = str(node.get_rt_info()["layerType"])
+        if operator not in ("Const", "Input", "Output"):
+            port = node.input(0) if node.get_input_size() else node.output(0)
+            kind = port.get_element_type().get_type_name()
+            seen[operator, words.get(kind, kind)] += 1
+    return tuple(Executed(operator, kind, count) for (operator, kind), count in seen.most_common())
 
 
 def contender_of_module(name: str, model: nn.Module, *, compiled: bool = False) -> Contender:

@@ -23,7 +23,8 @@ def digits(path: Path = DATA) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     if path.is_file():
         data = np.load(path)
         images = [data[name].reshape(-1, 784).astype(np.float32) / 255 for name in ("x_train", "x_test")]
-        return images[0], data["y_train"], images[1], data["y_test"]
+        order = np.random.default_rng(0).permutation(len(images[0]))  # some copies of the file are sorted by digit
+        return images[0][order], data["y_train"][order], images[1], data["y_test"]
     small = load_digits()
     images = np.kron(small.images, np.ones((4, 4)))[:, 2:30, 2:30].reshape(-1, 784).astype(np.float32) / 16
     return images[:1_200], small.target[:1_200], images[1_200:], small.target[1_200:]

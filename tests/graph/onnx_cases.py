@@ -29,7 +29,8 @@ def cases() -> Iterator[Any]:
         known = {node.op_type for node in case.model.graph.node} <= set(OPERATORS) and not case.model.functions
         if not known or case.name.startswith(LEFT_OUT) or not case.data_sets:
             continue
-        if all(isinstance(value, np.ndarray | np.generic) and value.dtype in KINDS for part in case.data_sets[0] for value in part):
+        values = [value for part in case.data_sets[0] for value in part]
+        if all(isinstance(value, np.ndarray | np.generic) and value.dtype in KINDS for value in values):
             yield case
 
 
@@ -43,10 +44,11 @@ def check(case: Any, path: Path, *, baked: bool) -> None:
     model.graph.initializer.extend(numpy_helper.from_array(values.pop(one.name), one.name) for one in fixed)
     del model.graph.input[len(inputs) - len(fixed) :]
     onnx.save(model, path)
+    tensors = [torch.from_numpy(np.array(value)) for value in values.values()]
     for place, (output, value) in enumerate(zip(model.graph.output, wanted, strict=True)):
         try:
             with torch.no_grad():
-                seen = from_onnx(path, output=output.name)(*(torch.from_numpy(np.array(one)) for one in values.values()))
+                seen = from_onnx(path, output=output.name)(*tensors)
         except InputError as refusal:
             if place and "which is not made here" in str(refusal):  # statistics beside the result
                 continue

