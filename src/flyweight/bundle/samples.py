@@ -24,7 +24,7 @@ class Sample:
         inputs: an array (N, ...) for each input; ids should come from the whole range, the highest included.
         scores: (N,), or (N, columns).
         noise: for a model rounded to few bits, by how much the rounding moves the scores, root mean square: engines may
-            differ by half of it (see `engines.agreement`).
+            differ by as much (see `engines.agreement`).
     """
 
     inputs: Mapping[str, NDArray[Any]]

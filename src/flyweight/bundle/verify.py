@@ -41,7 +41,7 @@ def verify(path: str | Path, *, engine: str | None = None) -> Verification:
     """Re-read a bundle, check every hash, and score its stored requests in each engine that is here.
 
     Scores must agree with the reference model's to 1e-4 relative, with the same order of candidates; those of a model
-    rounded to few bits to half of what the rounding does. An engine that was not offered for this bundle when it
+    rounded to few bits to what the rounding does. An engine that was not offered for this bundle when it
     was made is named and not run, unless asked for by `engine`.
 
     Raises:
