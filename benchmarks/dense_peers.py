@@ -79,7 +79,8 @@ def _kernels(compiled: Any) -> tuple[Executed, ...]:
     words = {"f32": "float32", "bf16": "bfloat16", "u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64"}
     seen: Counter[tuple[str, str]] = Counter()
     for node in compiled.get_runtime_model().get_ordered_ops():
-        operator = str(node.get_rt_info()["layerType"])
+        note = node.get_rt_info()["layerType"]
+        operator = str(note.astype(str) if hasattr(note, "astype") else note)
         if operator not in ("Const", "Input", "Output"):
             port = node.input(0) if node.get_input_size() else node.output(0)
             kind = port.get_element_type().get_type_name()
