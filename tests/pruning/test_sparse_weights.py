@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 
+from flyweight.bundle.bounds import check_bounds
 from flyweight.engines.export import export_onnx
 from flyweight.engines.registry import find_engine
 from flyweight.graph.sparse_bits import read_bits, write_bits
@@ -139,9 +142,6 @@ def test_the_file_shrinks_and_engines_give_the_same_scores(
 
 
 def test_onnx_runtime_folds_all_of_it(tmp_path: Path) -> None:
-    import onnx
-    import onnxruntime
-
     _, packed = sparse_lenet(0.05, codes=True)
     exported = export_onnx(packed, {"image": torch.rand(8, 1, 28, 28)}, tmp_path)
     options = onnxruntime.SessionOptions()
@@ -150,3 +150,10 @@ def test_onnx_runtime_folds_all_of_it(tmp_path: Path) -> None:
     onnxruntime.InferenceSession(str(exported.path), options)
     folded = onnx.load(options.optimized_model_filepath, load_external_data=False)
     assert {node.op_type for node in folded.graph.node} <= {"FusedGemm", "Gemm", "Reshape"}
+
+
+def test_a_bundle_may_hold_them(tmp_path: Path) -> None:
+    _, packed = sparse_lenet(0.05, codes=True)
+    exported = export_onnx(packed, {"image": torch.rand(8, 1, 28, 28)}, tmp_path)
+    model = onnx.load(exported.path)
+    check_bounds(model.graph, model.opset_import[0].version, "model.onnx")

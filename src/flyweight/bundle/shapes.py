@@ -23,11 +23,19 @@ _PLAIN = (np.ndarray, int, float, list)
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of one value: its type with shape where known, an upper bound of elements, its content if small."""
+    """What is known of one value.
+
+    Args:
+        type: with shape, where known.
+        elements: an upper bound.
+        small: its content, if small.
+        below: of whole numbers that surely lie in [0, below), that bound.
+    """
 
     type: TypeProto | None
     elements: int
     small: NDArray[Any] | None = None
+    below: int | None = None
 
     @property
     def shape(self) -> list[int] | None:
@@ -68,7 +76,8 @@ def made_values(node: NodeProto, values: Mapping[str, Value], opset: int, where:
             value = Value(types.get(name), math.prod(max(one.elements, 1) for one in read))
             shape = value.shape
             elements = value.elements if shape is None else math.prod(shape)
-            made[name] = Value(value.type, elements, _content(node, values, shape) if place == 0 else None)
+            content = _content(node, values, shape) if place == 0 else None
+            made[name] = Value(value.type, elements, content, _bound(node, values))
     return made
 
 
@@ -97,6 +106,15 @@ def _infer(node: NodeProto, values: Mapping[str, Value], opset: int, where: str)
             f"{where}: {node.op_type} {node.name[:80]!r} cannot run on what it reads ({one_line(error)}). "
             "Get the bundle again from its source."
         ) from None
+
+
+def _bound(node: NodeProto, values: Mapping[str, Value]) -> int | None:
+    """Return what the rest of a division lies below: engines give it the divisor's sign, whatever was divided."""
+    if node.op_type != "Mod" or any(one.name == "fmod" and one.i for one in node.attribute):
+        return None
+    divisor = values[node.input[1]].small
+    whole = divisor is not None and divisor.dtype.kind in "iu" and divisor.size and bool((divisor > 0).all())
+    return int(divisor.max()) if divisor is not None and whole else None
 
 
 def _content(node: NodeProto, values: Mapping[str, Value], shape: list[int] | None) -> NDArray[Any] | None:

@@ -88,6 +88,7 @@ class _Writer:
         if place_bits:
             gaps = self._add("Cast", [self._bits(places, place_bits, entries)], to=int(ir.DataType.INT64))
             spots = self._add("CumSum", [gaps, self._constant("zero", np.array(0, np.int64))])
+            spots = self._add("Mod", [spots, self._constant(f"{whole}", np.array([whole]))])  # a reader sees the bound
             empty = self._add("ConstantOfShape", [self._constant(f"{whole}", np.array([whole]))])
             flat = self._add("ScatterElements", [empty, spots, values])
         else:
