@@ -75,7 +75,7 @@ WHOLE = 64 * 48 + 48 * 32 + 2 * 32 * 24 + 32 * 3
 
 
 def test_a_layers_ratio_halves_every_width(task: fw.Task) -> None:
-    change = Prune(ratio=0.5, scope="layer").apply(task)
+    change = Prune(ratio=0.5, scope="layer", multiple=4).apply(task)
     before, after = units_of(task.model, task), units_of(change.model, task)
     assert all(after[name] * 2 == units for name, units in before.items())
     assert macs(change.model) == 64 * 24 + 24 * 16 + 2 * 16 * 12 + 16 * 3

@@ -30,8 +30,8 @@ class Prune:
         structured: whole units go, so that layers get thinner and calls faster; else single weights, which makes the
             file smaller and no call faster.
         scope: "global" ranks the units of all layers together, "layer" takes the same share of each.
-        multiple: widths land on multiples of this, and no layer gets narrower; None takes 8, or less for what is
-            narrower than that already.
+        multiple: widths land on multiples of this, and no layer gets narrower; None takes 16, as engines like it, or
+            half of what is narrower than 32.
         rounds: in how many goes, saliency measured anew in each.
         recover: epochs of learning from the original model after each round; 0 for none.
         kinds: which kinds of units may go: "neurons", "channels", "heads", "embedding" (dimensions of tables and of
