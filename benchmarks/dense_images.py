@@ -1,6 +1,7 @@
 """What the two cases on images share: a net of a pruned one's widths trained from scratch, and a base's work."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -9,6 +10,25 @@ import flyweight as fw
 from dense_data import Images
 from dense_training import Recipe, fit_images
 from flyweight.cost.macs import count_macs
+from flyweight.distillation.distill import Distill
+from flyweight.task.change import Change
+
+
+@dataclass(frozen=True)
+class Bfloat16:
+    """A distillation whose convolutions run in bfloat16, as in the training of the bases: weights stay float32."""
+
+    step: Distill
+
+    @property
+    def name(self) -> str:
+        """The step's own."""
+        return self.step.name
+
+    def apply(self, task: fw.Task) -> Change:
+        """Apply the step."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.step.apply(task)
 
 
 def work_of(task: fw.Task) -> int:
