@@ -92,6 +92,14 @@ def test_train_switches_dropout_and_batch_norm_and_eval_switches_back() -> None:
     assert torch.equal(fresh(**inputs), still)
 
 
+def test_evaluating_gives_a_training_trace_its_dropout_back() -> None:
+    model = Ranker()
+    traced, inputs = trace(model, inputs_of(model, 6)).train(), inputs_of(model, 64)
+    with evaluating(traced):
+        assert torch.equal(traced(**inputs), traced(**inputs))
+    assert not torch.equal(traced(**inputs), traced(**inputs))
+
+
 def test_a_trace_of_a_trace_is_a_copy() -> None:
     model = Ranker().eval()
     inputs = inputs_of(model, 6)

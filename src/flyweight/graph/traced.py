@@ -36,15 +36,19 @@ class TracedModel(nn.Module):
     def train(self, mode: bool = True) -> "TracedModel":
         """Switch dropout and batch norm to training, or back."""
         super().train(mode)
+        self.follow_mode()
+        return self
+
+    def follow_mode(self) -> None:
+        """Bring the graph's operators in line with `training`, which may have been set from outside."""
         changed = False
         for node in self.body.graph.nodes:
             place = MODES.get(node.target)
-            if place is not None and node.args[place] != mode:
-                node.update_arg(place, mode)
+            if place is not None and node.args[place] != self.training:
+                node.update_arg(place, self.training)
                 changed = True
         if changed:
             self.body.recompile()
-        return self
 
 
 def module_of(node: fx.Node) -> str:

@@ -20,18 +20,20 @@ from flyweight.report.words import bytes_in_words, count_in_words, divided, metr
 
 #: Pixels that pictures are drawn for: a laptop's full and half column, and a phone.
 FULL, HALF, PHONE = 1000, 480, 326
+#: A map of thousands of rows is drawn once, between a half column and a phone, because it takes most of the page.
+SQUARE = 400
 PAIR = (("before", "before"), ("after", "after"))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in both of its drawings, with its heading and what it says in words."""
+    """A picture with its heading and what it says in words; `narrow` is its drawing for a phone, where that differs."""
 
     key: str
     title: str
     words: str
     wide: Markup
-    narrow: Markup
+    narrow: Markup = Markup("")  # noqa: RUF009 - a str, which never changes
     half: bool = False
     legend: tuple[tuple[str, str], ...] = ()  # (colour's role, word)
 
@@ -103,8 +105,8 @@ def _scores(data: ReportData) -> list[Picture]:
     scores = data.scores
     if scores is None or len(scores.before) == 0:
         return []
-    paired = _drawings(partial(draw_score_change, scores), HALF)
-    change = Picture("scores", "The same rows, scored by both", describe_change(scores), *paired, half=True)
+    paired = Markup(draw_score_change(scores, SQUARE))
+    change = Picture("scores", "The same rows, scored by both", describe_change(scores), paired, half=True)
     if not scores.binary or scores.targets is None:
         return [change]
     words = "Of the rows scored 30%, do 30% turn out positive? On the dotted line, they do."
@@ -119,7 +121,7 @@ def _latency(data: ReportData) -> list[Picture]:
     roles = {timing.role for timing in data.timings}
     named = (("before", "original"), ("exported", "original, exported"), ("after", "compressed"))
     legend = tuple(pair for pair in named if pair[0] in roles)
-    drawn = _drawings(partial(draw_latency, data.timings), FULL)
+    drawn = _drawings(partial(draw_latency, data.timings, unit=data.unit), FULL)
     return [Picture("latency", "How long a call takes", words, *drawn, legend=legend)]
 
 

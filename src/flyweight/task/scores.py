@@ -38,6 +38,10 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+        for module, _ in modes:
+            follow = getattr(module, "follow_mode", None)
+            if follow is not None:  # a traced graph holds modes in its operators too
+                follow()
 
 
 def call_model(model: nn.Module, inputs: dict[str, Tensor], rows: int) -> Tensor:

@@ -115,5 +115,21 @@ def _for_the_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r'(url\(|href=")#([\w.-]+)', rf"\1#{name}-\2", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(f": {stand_in}", f": {variable}")
-    svg = re.sub(r"\n\s*", "\n", svg).replace(" \n", " ").strip()
+    svg = _without_idle_parts(re.sub(r"\n\s*", "\n", svg).replace(" \n", " ").strip())
     return svg.replace("<svg", f"<svg role=\"img\" aria-label={quoteattr(label)}", 1)
+
+
+def _without_idle_parts(svg: str) -> str:
+    """Drop what is not seen: empty groups and invisible frames, and digits beyond a tenth of a pixel."""
+    places = r' (?:d|x|y|x1|y1|width|height|transform)="[^"]*"'
+    svg = re.sub(places, lambda attribute: re.sub(r"\d+\.\d\d+", _tenths, attribute[0]), svg)
+    svg = re.sub(r'<path d="[^"]*" style="fill: none"/>\n?', "", svg)
+    previous = ""
+    while previous != svg:  # a group of empty groups is empty
+        previous = svg
+        svg = re.sub(r"<g>\s*</g>\n?|<g/>\n?", "", svg)
+    return svg
+
+
+def _tenths(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")

@@ -13,14 +13,18 @@ from flyweight.report.pictures.canvas import INK, MUTED, NARROW, ROLE_COLOURS, M
 from flyweight.report.words import milliseconds_in_words
 
 
-def draw_latency(timings: Sequence[Timing], width: int) -> str:
-    """Return the picture: a hill for each timing, a mark at its median, a line to its 99th percentile."""
+def draw_latency(timings: Sequence[Timing], width: int, unit: str = "candidates") -> str:
+    """Return the picture: a hill for each timing, a mark at its median, a line to its 99th percentile.
+
+    Args:
+        unit: what a row of a call is.
+    """
     narrow = width < NARROW
     step = 64 if narrow else 58
     margins = Margins(8, 16, 8, 40) if narrow else Margins(250, 100, 8, 40)
     size = (width, step * len(timings) + margins.top + margins.bottom)
     label = "Distribution of the time of one call for each model and engine, on a logarithmic scale"
-    return draw(f"latency-{width}", label, size, lambda figure: _paint(figure, timings, margins, narrow))
+    return draw(f"latency-{width}", label, size, lambda figure: _paint(figure, timings, margins, unit))
 
 
 def density(samples: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -36,15 +40,16 @@ def density(samples: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[
     return np.asarray(hill / hill.max(), dtype=np.float64)
 
 
-def _paint(figure: Figure, timings: Sequence[Timing], margins: Margins, narrow: bool) -> None:
+def _paint(figure: Figure, timings: Sequence[Timing], margins: Margins, unit: str) -> None:
     axes = place_axes(figure, margins)
+    narrow = margins.left < 100
     low = min(_ends(timing)[0] for timing in timings) / 1.15
     high = max(_ends(timing)[1] for timing in timings) * 1.15
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.set_ylim(len(timings) - 0.28, -0.72)
     axes.set_yticks([])
-    grid = np.geomspace(low, high, 400)
+    grid = np.geomspace(low, high, 250)
     for place, timing in enumerate(timings):
         _hill(axes, timing, place, grid, 0.44 if narrow else 0.7)
         _write(axes, timing, place, margins, narrow)
@@ -54,7 +59,7 @@ def _paint(figure: Figure, timings: Sequence[Timing], margins: Margins, narrow: 
     axes.grid(axis="x")
     axes.spines[["left", "bottom"]].set_visible(False)
     rows = timings[0].latency.candidates
-    axes.set_xlabel("milliseconds a call" + (f" of {rows:,} candidates" if rows > 1 else ""))
+    axes.set_xlabel("milliseconds a call" + (f" of {rows:,} {unit}" if rows > 1 else ""))
 
 
 def _hill(axes: Any, timing: Timing, place: int, grid: NDArray[np.float64], tall: float) -> None:
