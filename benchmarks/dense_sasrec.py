@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import flyweight as fw
 from dense_against import quantizers
-from dense_harness import Case, Contender, compressed, run_case, stepped
+from dense_harness import Case, Contender, run_case, stepped
 from dense_models import sasrec_task
 from flyweight.distillation.distill import Distill
 from flyweight.pruning.prune import Prune
@@ -18,14 +18,15 @@ KINDS = ("heads", "neurons")
 
 def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     """Yield int8 alone, int8 after heads and neurons went, and the control."""
-    learn = Distill(epochs=0.1, lr=1e-3, alpha=0.0, temperature=1.0, batch_rows=128, seed=seed)
+    learn = Distill(epochs=0.05, lr=1e-3, alpha=0.0, temperature=1.0, batch_rows=128, seed=seed)
+    rounded = Quantize(mixed=False, seed=seed)
 
     def pruned(saliency: str) -> Prune:
         return Prune(ratio=0.25, saliency=saliency, kinds=KINDS, seed=seed, force=True)
 
-    yield compressed("Quantize", (Quantize(seed=seed),), MARGIN, BATCH)
-    yield stepped("Prune, Distill, Quantize", "ours", (pruned("taylor"), learn, Quantize(seed=seed)))
-    yield stepped("random Prune, Distill, Quantize", "control", (pruned("random"), learn, Quantize(seed=seed)))
+    yield stepped("Prune, Distill, Quantize", "ours", (pruned("taylor"), learn, rounded))
+    yield stepped("Quantize, every layer int8", "ours", (rounded,))
+    yield stepped("random Prune, Distill, Quantize", "control", (pruned("random"), learn, rounded))
     yield stepped("Prune alone", "control", (pruned("taylor"),))
     yield from quantizers(task)
 
