@@ -1,7 +1,7 @@
 """Sparse weights on their way into ONNX: stored as values and packed places, made dense by operators of constants.
 
-ONNX's own `sparse_initializer` is no way: OpenVINO does not read it. What is written here both engines work out
-once, as they load the file: ONNX Runtime folds all of it, OpenVINO keeps constants' results between calls.
+ONNX's own `sparse_initializer` is no way: OpenVINO 2026.4 does not find such a tensor. What is written here both
+engines work out once, as they load the file: ONNX Runtime folds all of it, OpenVINO keeps what constants give.
 """
 
 from collections.abc import Callable, Sequence
