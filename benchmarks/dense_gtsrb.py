@@ -16,7 +16,7 @@ from flyweight.quantization.quantize import Quantize
 
 MARGIN = 0.003
 #: Multiply-accumulates that may be left, as a share; images of a pass, distorted copies included; passes.
-SHARE, COPIES, EPOCHS = 1 / 2.6, 4, 4.0
+SHARE, COPIES, EPOCHS = 1 / 3.0, 4, 3.0
 #: In one go the saliency of the first layers, which take most of the work, is extrapolated until 8 channels are left.
 ROUNDS = 6
 BATCH = 64

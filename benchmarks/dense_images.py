@@ -27,7 +27,8 @@ class Bfloat16:
 
     def apply(self, task: fw.Task) -> Change:
         """Apply the step."""
-        with torch.autocast("cpu", torch.bfloat16):
+        # The cache would keep the weights of the first step for all of them.
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             return self.step.apply(task)
 
 
