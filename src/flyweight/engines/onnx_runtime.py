@@ -88,10 +88,10 @@ def _session(path: Path, threads: int, *, optimise: bool) -> Any:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"{NAME} is not installed: pip install onnxruntime") from error
-    options = session_options(path, threads)
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
+        options = session_options(path, threads)
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in run
         raise complaint(NAME, f"refused {path.name}", error) from error

@@ -40,11 +40,11 @@ class OpenVino:
     def cannot_run(self, path: Path) -> str | None:
         """Return None if its processor plug-in supports every operator of the model, else which it does not."""
         openvino = _import()
-        crashing = crashing_weights(path)
-        if crashing is not None:
-            return self._refusal(crashing)
         core = openvino.Core()
         try:
+            crashing = crashing_weights(path)
+            if crashing is not None:
+                return self._refusal(crashing)
             model = core.read_model(str(path))
             supported = core.query_model(model, "CPU")
         except Exception as error:  # openvino raises plain RuntimeErrors, and others for broken files
@@ -73,11 +73,13 @@ class OpenVino:
         }
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        crashing = crashing_weights(path)
-        if crashing is not None:
-            raise EngineError(self._refusal(crashing))
         try:
+            crashing = crashing_weights(path)
+            if crashing is not None:
+                raise EngineError(self._refusal(crashing))
             return openvino.Core().compile_model(str(path), "CPU", settings)
+        except EngineError:
+            raise
         except Exception as error:  # as above
             raise complaint(self.name, f"refused {path.name}", error) from error
 
