@@ -12,7 +12,7 @@ from flyweight.errors import InputError
 from flyweight.graph.coupling import find_groups
 from flyweight.graph.sparse_weight import SparseWeight
 from flyweight.graph.trace import trace
-from flyweight.graph.traced import TracedModel
+from flyweight.graph.traced import TracedModel, tensor_of
 from flyweight.pruning.blocks import find_blocks, without_blocks
 from flyweight.pruning.calibration import first_inputs
 from flyweight.pruning.choose_units import Slice, by_macs, in_order, slices_of
@@ -20,6 +20,7 @@ from flyweight.pruning.masks import free_masks, pattern_masks
 from flyweight.pruning.prune import Prune
 from flyweight.pruning.schedule import cubic_ratios, geometric_shares
 from flyweight.pruning.share_weights import ShareWeights, shared
+from flyweight.pruning.sparse_packing import with_dense_weights
 from small_tasks import batches, seeded, train
 
 
@@ -184,10 +185,13 @@ def test_blocks_of_a_sum_that_is_no_residual_stay() -> None:
 
 @pytest.mark.parametrize("saliency", ["taylor", "fisher", "magnitude", "activation", "random"])
 def test_single_weights_go_in_the_share_asked_for(task: fw.Task, saliency: str) -> None:
-    change = Prune(ratio=0.8, structured=False, saliency=saliency).apply(task)
+    change = Prune(ratio=0.8, structured=False, saliency=saliency, rounds=2).apply(task)
+    assert isinstance(change.model, TracedModel)
     records = [record for record in change.done if record["what"] == "weights"]
     kept, of = (sum(record[key] for record in records) for key in ("kept", "of"))
     assert kept == pytest.approx(0.2 * of, abs=len(records))
+    weights = [tensor_of(with_dense_weights(change.model).body, record["name"]) for record in records]
+    assert sum(int((weight != 0).sum()) for weight in weights) == kept
     assert any("no engine here multiplies faster" in skipped.why for skipped in change.skipped)
 
 

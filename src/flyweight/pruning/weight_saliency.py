@@ -44,7 +44,8 @@ def weight_saliency(
     weights = {name: tensor_of(traced.body, name).detach() for name in names}
     if saliency == "random":
         generator = torch.Generator().manual_seed(seed)
-        return {name: torch.rand(weight.shape, generator=generator) for name, weight in weights.items()}
+        drawn = {name: torch.rand(weight.shape, generator=generator) for name, weight in weights.items()}
+        return {name: values * (weights[name] != 0) for name, values in drawn.items()}  # what is gone stays gone
     if saliency == "magnitude":
         return {name: lamp(weight.square()) for name, weight in weights.items()}
     pieces = calibration_pieces(task, seed=seed, rows=rows)
