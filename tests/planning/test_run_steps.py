@@ -104,3 +104,14 @@ def test_a_slower_model_is_kept_out_unless_forced(task: fw.Task) -> None:
 )
 def test_only_what_is_surely_slower_is_slower(gain: tuple[float, float, float], slower: bool) -> None:
     assert is_slower(Estimate(*gain, n=50)) is slower
+
+
+def test_samples_of_images_are_few_and_of_ids_two() -> None:
+    rows = [({"image": torch.rand(100, 3, 32, 32)}, torch.randint(0, 2, (100,)))]
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
+    net.forward = lambda image: nn.Sequential.forward(net, image)  # type: ignore[method-assign]
+    images = fw.Task(net, {"image": fw.Field()}, rows, rows, rows, metric="accuracy")
+    (only,) = sample_requests(images)
+    assert only["image"].shape == (2, 3, 32, 32)
+    plain, spread = sample_requests(trained_task(seeded(Ranker)))
+    assert len(plain["item_id"]) == len(spread["item_id"]) == 64

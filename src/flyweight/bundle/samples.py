@@ -95,6 +95,8 @@ def samples_from_entry(
 def _spell(array: NDArray[Any]) -> dict[str, Any]:
     array = np.asarray(array)
     values = (array.astype(np.uint8) if array.dtype == bool else array).ravel().tolist()
+    if array.dtype == np.float32:  # the fewest digits that are read as the same float32, half as many
+        values = [float(str(value)) for value in array.ravel()]
     return {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}
 
 

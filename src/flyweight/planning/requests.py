@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flyweight.task.field import Field
-from flyweight.task.scores import cuts_by_row
+from flyweight.task.scores import call_model, cuts_by_row, evaluating
 from flyweight.task.task import Task
 
 Arrays = dict[str, NDArray[Any]]
-#: Rows of a stored sample request.
-SAMPLE_ROWS = 64
+#: Rows of a stored sample request, and the most numbers that go in and out of one: an image, or scores of all items,
+#: are many, and a bundle is to be small.
+SAMPLE_ROWS, SAMPLE_NUMBERS = 64, 8_192
 #: Candidates of a timed request, the field's usual size.
 CANDIDATES = 500
 #: Rows of a timed call where nothing is scored by request: the batch of a server for images or text.
@@ -23,12 +24,21 @@ SERVED = 64
 def first_batch(task: Task) -> dict[str, Tensor]:
     """Return a small batch of validation rows, cut where its inputs can be cut."""
     inputs, target, _ = next(task.batches("validation"))
-    return _cut(inputs, len(target), SAMPLE_ROWS)
+    rows = len(target)
+    with evaluating(task.model), torch.no_grad():
+        outputs = call_model(task.model, inputs, rows)
+    numbers = (sum(value.numel() for value in inputs.values()) + outputs.numel()) // rows  # of one row
+    return _cut(inputs, rows, max(2, min(SAMPLE_ROWS, SAMPLE_NUMBERS // max(numbers, 1))))
 
 
 def sample_requests(task: Task) -> list[dict[str, Tensor]]:
-    """Return a batch as it comes, and one whose ids are spread over every vocabulary, lowest and highest included."""
+    """Return a batch as it comes, and one whose ids are spread over every vocabulary, lowest and highest included.
+
+    Where there are no ids, the second would be the first again and is left out.
+    """
     plain = first_batch(task)
+    if not any(field.is_id for field in task.inputs.values()):
+        return [plain]
     spread = {name: _spread(values, task.inputs[name]) for name, values in plain.items()}
     return [plain, spread]
 
