@@ -119,8 +119,9 @@ def _precision(node: onnx.NodeProto, kinds: dict[str, str]) -> str:
     if node.op_type == "MatMulNBits" and any(one.name == "accuracy_level" and one.i == 4 for one in node.attribute):
         return "int8"
     read = [kinds[name] for name in node.input if name in kinds]
-    if node.op_type.startswith("QLinear"):  # scales may stand first
-        read = [kind for kind in read if kind in INTEGERS]
+    if node.op_type.startswith("Q") and node.op_type != "QuantizeLinear":
+        # These read integers alone, beside float scales; the type of what they read may have been left out.
+        read = [kind for kind in read if kind in INTEGERS] or ["uint8"]
     return next(iter(read or [kinds.get(node.output[0], "unknown")]))
 
 
