@@ -18,10 +18,10 @@ class Ranker(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.user, self.item = nn.Embedding(2_469, 8), nn.Embedding(68_509, 8)
-        self.out = nn.Linear(17, 1)
+        self.mlp = nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def forward(self, user_id: Tensor, item_id: Tensor, price: Tensor) -> Tensor:
-        return self.out(torch.cat([self.user(user_id), self.item(item_id), price[:, None]], 1)).squeeze(1)
+        return self.mlp(torch.cat([self.user(user_id), self.item(item_id), price[:, None]], 1)).squeeze(1)
 
 
 def rows(count: int, seed: int) -> list[tuple[dict[str, Tensor], Tensor]]:
@@ -34,13 +34,15 @@ def rows(count: int, seed: int) -> list[tuple[dict[str, Tensor], Tensor]]:
 
 def test_code_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    use, make_task = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    use, steps, make_task = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     splits = {name: rows(3_000, seed) for seed, name in enumerate(("train", "validation", "test"))}
     names = {"model": Ranker(), "ids": np.arange(500), "prices": np.linspace(0, 1, 500, dtype=np.float32), **splits}
     exec("import flyweight as fw\n" + make_task, names)
     exec(use, names)
     assert names["scores"].shape == (500,)
     assert (tmp_path / "ranker.fly" / "manifest.json").is_file()
+    exec(steps, names)
+    assert [change.step for change in names["result"].changes][:4] == ["encode_tables", "prune", "distill", "quantize"]
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([\w./]+)\)", TEXT))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flyweight.graph.from_onnx import from_onnx as from_onnx
     from flyweight.planning.budget import Budget as Budget
     from flyweight.planning.compress import compress as compress
+    from flyweight.pruning.drop_fields import DropFields as DropFields
     from flyweight.pruning.factorize import Factorize as Factorize
     from flyweight.pruning.prune import Prune as Prune
     from flyweight.pruning.share_weights import ShareWeights as ShareWeights
@@ -39,6 +40,7 @@ _HOMES: dict[str, str] = {
     "BundleError": "flyweight.errors",
     "Change": "flyweight.task.change",
     "Distill": "flyweight.distillation.distill",
+    "DropFields": "flyweight.pruning.drop_fields",
     "EncodeTables": "flyweight.tables.encode_tables",
     "EngineError": "flyweight.errors",
     "Estimate": "flyweight.task.estimate",
