@@ -110,9 +110,10 @@ def _for_the_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="([^"]*)"', r"\1", svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', svg))
-    svg = re.sub(r' id="([\w.-]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#([\w.-]+)', rf"\1#{name}-\2", svg)
+    used = list(dict.fromkeys(re.findall(r'(?:url\(|href=")#([\w.-]+)', svg)))
+    short = {long: f"{name}-{place}" for place, long in enumerate(used)}
+    svg = re.sub(r' id="([\w.-]+)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", svg)
+    svg = re.sub(r'(url\(|href=")#([\w.-]+)', lambda m: f"{m[1]}#{short[m[2]]}", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(f": {stand_in}", f": {variable}")
     svg = _without_idle_parts(re.sub(r"\n\s*", "\n", svg).replace(" \n", " ").strip())
@@ -120,15 +121,28 @@ def _for_the_page(svg: str, name: str, label: str) -> str:
 
 
 def _without_idle_parts(svg: str) -> str:
-    """Drop what is not seen: empty groups and invisible frames, and digits beyond a tenth of a pixel."""
+    """Drop what is not seen: frames, groups that say nothing, turns by no angle, digits beyond a tenth of a pixel."""
     places = r' (?:d|x|y|x1|y1|width|height|transform)="[^"]*"'
     svg = re.sub(places, lambda attribute: re.sub(r"\d+\.\d\d+", _tenths, attribute[0]), svg)
     svg = re.sub(r'<path d="[^"]*" style="fill: none"/>\n?', "", svg)
-    previous = ""
-    while previous != svg:  # a group of empty groups is empty
-        previous = svg
-        svg = re.sub(r"<g>\s*</g>\n?|<g/>\n?", "", svg)
-    return svg
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
+    svg = re.sub(r"font-family: inherit; |; stroke-linecap: \w+", "", svg)
+    return re.sub(r"\n+", "\n", _without_plain_groups(svg))
+
+
+def _without_plain_groups(svg: str) -> str:
+    """Drop groups that have no attribute, keeping what they hold."""
+    kept: list[bool] = []
+
+    def judged(tag: re.Match[str]) -> str:
+        if tag[0].endswith("/>"):
+            return ""
+        if tag[0] == "</g>":
+            return tag[0] if kept.pop() else ""
+        kept.append(tag[0] != "<g>")
+        return tag[0] if kept[-1] else ""
+
+    return re.sub(r"</?g(?: [^>]*)?/?>", judged, svg)
 
 
 def _tenths(number: re.Match[str]) -> str:

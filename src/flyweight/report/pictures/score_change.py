@@ -40,7 +40,9 @@ def _paint(figure: Figure, scores: ScoreSample) -> None:
     counts = np.asarray(cells.get_array(), dtype=float)
     share = np.log1p(counts) / np.log1p(counts.max())
     cells.set_array(None)
-    cells.set_facecolor([(AFTER, 0.1 + 0.9 * depth) for depth in share])
+    cells.set_facecolor([(AFTER, round(0.1 + 0.9 * depth, 2)) for depth in share])
+    cells.set_clip_path(None)  # all lie inside; a clip a cell would be half of the picture
+    cells.set_clip_on(False)
     axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
     axes.grid()
     axes.spines[["left", "bottom"]].set_visible(False)
