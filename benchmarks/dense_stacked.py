@@ -13,14 +13,14 @@ from flyweight.pruning.prune import Prune
 from flyweight.quantization.quantize import Quantize
 from flyweight.tables.encode_tables import EncodeTables
 
-RATIO = 400
+RATIO = 500
 
 
 def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
     """Yield ours in three orders, what each step alone gives, and the control."""
     tables = EncodeTables(ratio=RATIO, seed=seed)
     learn = partial(Distill, **RECOVERY, seed=seed, resampled=NEW_PAIRS)
-    split, rounded = Factorize(max_macs=SPLIT, seed=seed), Quantize(seed=seed)
+    split, rounded = Factorize(max_macs=SPLIT, seed=seed), Quantize(mixed=False, seed=seed)
 
     def pruned(saliency: str) -> Prune:
         return Prune(max_macs=PRUNED, saliency=saliency, multiple=1, seed=seed, force=True)
