@@ -13,7 +13,7 @@ from flyweight.pruning.prune import Prune
 from flyweight.quantization.quantize import Quantize
 from flyweight.tables.encode_tables import EncodeTables
 
-RATIO = 500
+RATIO = 600
 
 
 def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:

@@ -227,7 +227,7 @@ def bundle_inline(proto: ModelProto, folder: Path) -> Path:
     return write_bundle(folder / "quantised.fly", Contents(exported, given, timing(), [], "<!doctype html>"))
 
 
-def test_verify_allows_half_of_what_rounding_does(tmp_path: Path) -> None:
+def test_verify_allows_what_rounding_does(tmp_path: Path) -> None:
     graph, expected = SOUND["uint8 activations"]
     scores = expected(x(50)).astype(np.float32)
     scores[::2] += 0.01
@@ -236,4 +236,4 @@ def test_verify_allows_half_of_what_rounding_does(tmp_path: Path) -> None:
     path = bundle(model(graph), tmp_path / "b", [replace(apart, noise=0.02)])
     assert read_bundle(path).samples[0].noise == 0.02
     assert verify(path).ok
-    assert not verify(bundle(model(graph), tmp_path / "c", [replace(apart, noise=0.01)])).ok
+    assert not verify(bundle(model(graph), tmp_path / "c", [replace(apart, noise=0.006)])).ok

@@ -25,6 +25,8 @@ def fit_layers(graph: ir.Graph) -> None:
             _turn(graph, node)
         elif node.op_type in _RESHAPING and _is_dequantised(node.inputs[0]):
             _reshape_before(node)
+        elif node.op_type == "Gather" and _is_table_of_scaled_rows(node):
+            _look_up_integers(node)
     for node in graph:
         if node.op_type in _BIASED and len(node.inputs) == 3 and not _is_requantised(node.outputs[0]):
             _quantise_bias(graph, node)
@@ -51,6 +53,36 @@ def _reshape_before(node: ir.Node) -> None:
     replace(node, insert_before(node, "DequantizeLinear", [reshaped, *grid], _FLOAT))
 
 
+def _is_table_of_scaled_rows(node: ir.Node) -> bool:
+    """Whether a lookup reads a table that is dequantised whole, with a scale for each row and no zero points."""
+    if not _dequantised_constant(node.inputs[0]) or ("axis" in node.attributes and node.attributes["axis"].as_int()):
+        return False
+    dequantise = node.inputs[0].producer()  # type: ignore[union-attr]
+    assert dequantise is not None
+    scale = constant_of(dequantise.inputs[1])
+    zeros = constant_of(dequantise.inputs[2]) if len(dequantise.inputs) > 2 else None
+    by_row = "axis" in dequantise.attributes and dequantise.attributes["axis"].as_int() == 0
+    blocks = "block_size" in dequantise.attributes and dequantise.attributes["block_size"].as_int()
+    return scale is not None and scale.ndim == 1 and by_row and not blocks and (zeros is None or not zeros.any())
+
+
+def _look_up_integers(node: ir.Node) -> None:
+    """Look up integers and their scales and multiply those: the work of the rows asked for, not of the table."""
+    dequantise, ids = node.inputs[0].producer(), node.inputs[1]  # type: ignore[union-attr]
+    assert dequantise is not None
+    assert node.graph is not None
+    whole, scale = dequantise.inputs[:2]
+    assert whole is not None
+    assert whole.dtype is not None
+    rows = insert_before(node, "Gather", [whole, ids], whole.dtype, suffix=".rows", axis=0)
+    numbers = insert_before(node, "Cast", [rows], _FLOAT, to=_FLOAT.value)
+    scales = insert_before(node, "Gather", [scale, ids], _FLOAT, suffix=".scales", axis=0)
+    last = add_constant(node.graph, "last_axis", np.array([-1], dtype=np.int64))
+    column = insert_before(node, "Unsqueeze", [scales, last], _FLOAT)
+    scales.shape = column.shape = None
+    replace(node, insert_before(node, "Mul", [numbers, column], _FLOAT))
+
+
 def _dequantised_constant(value: ir.Value | None) -> bool:
     node = None if value is None else value.producer()
     return node is not None and node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is not None
@@ -65,7 +97,26 @@ def _turn(graph: ir.Graph, node: ir.Node) -> None:
     rank = len(weight.shape or ())
     given = node.attributes.get("perm")
     perm = list(given.as_ints()) if given is not None else list(reversed(range(rank)))
+    readers = list(node.outputs[0].consumers())
+    if _is_looked_up(weight) and perm == [1, 0] and all(_is_plain_product(reader, node) for reader in readers):
+        for product in readers:
+            replace(product, insert_before(product, "Gemm", [product.inputs[0], weight], _FLOAT, transB=1))
+        return
     replace(node, _turned(graph, node, weight, perm))
+
+
+def _is_looked_up(weight: ir.Value) -> bool:
+    """Whether the integers of a weight are read by lookups too, so that a turned copy would be a second table."""
+    dequantise = weight.producer()
+    whole = None if dequantise is None else dequantise.inputs[0]
+    return whole is not None and len(whole.uses()) > 1
+
+
+def _is_plain_product(reader: ir.Node, turned: ir.Node) -> bool:
+    """Whether a node multiplies two matrices, the right one turned."""
+    left = reader.inputs[0]
+    rank = len(left.shape) if left is not None and left.shape is not None else 0
+    return reader.op_type == "MatMul" and reader.inputs[1] is turned.outputs[0] and rank == 2
 
 
 def _turned(graph: ir.Graph, place: ir.Node, weight: ir.Value, perm: list[int]) -> ir.Value:

@@ -14,6 +14,7 @@ from flyweight.quantization.observe import Seen
 from flyweight.quantization.placement import Placement, place
 from flyweight.quantization.ranges import Method, Range, find_range, squared_error
 from flyweight.quantization.sites import QUANTIZERS, Site
+from flyweight.quantization.tied import round_tied_lookups
 
 Precision = Literal["float32", "bfloat16", "int8", "int4"]
 #: Bytes of a stored weight.
@@ -89,6 +90,7 @@ def insert(
         module = weight_rounding(rounded, site, precision[site.name], rounding, step)
         if done.setdefault(f"{site.reader} {site.edge}", site.name) == site.name:
             _put(body, nodes[site.reader], [nodes[site.edge]], f"{site.reader}_{site.edge}", module)
+    round_tied_lookups(body)
     clean(body)
     return rounded
 
