@@ -40,6 +40,13 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/lookup.py
 	@$(BIN)/python benchmarks/tables.py
+	@$(BIN)/python benchmarks/widths.py
+	@$(BIN)/python benchmarks/saliency.py
+	@$(BIN)/python benchmarks/distillation.py
+	@$(BIN)/python benchmarks/dense_models.py
+	@$(BIN)/python benchmarks/dense_laplace.py
+	@$(BIN)/python benchmarks/dense_lenet.py 0 1 2
+	@$(BIN)/python benchmarks/dense.py
 
 clean:
 	rm -rf $(VENV) build dist
