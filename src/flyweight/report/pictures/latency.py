@@ -49,7 +49,7 @@ def _paint(figure: Figure, timings: Sequence[Timing], margins: Margins, unit: st
     axes.set_xlim(low, high)
     axes.set_ylim(len(timings) - 0.28, -0.72)
     axes.set_yticks([])
-    grid = np.geomspace(low, high, 250)
+    grid = np.geomspace(low, high, 160)
     for place, timing in enumerate(timings):
         _hill(axes, timing, place, grid, 0.44 if narrow else 0.7)
         _write(axes, timing, place, margins, narrow)

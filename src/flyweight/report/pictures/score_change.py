@@ -36,7 +36,7 @@ def _paint(figure: Figure, scores: ScoreSample) -> None:
     room = 0.02 * (high - low)
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(low - room, high + room)
-    cells = axes.hexbin(scores.before, scores.after, gridsize=28, extent=(low, high, low, high), mincnt=1, linewidths=0)
+    cells = axes.hexbin(scores.before, scores.after, gridsize=25, extent=(low, high, low, high), mincnt=1, linewidths=0)
     counts = np.asarray(cells.get_array(), dtype=float)
     share = np.log1p(counts) / np.log1p(counts.max())
     cells.set_array(None)
