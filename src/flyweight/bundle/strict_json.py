@@ -24,7 +24,7 @@ def canonical(value: Any) -> bytes:
 
     Example:
         >>> canonical({"b": 0.1, "a": [1, 2]})
-        b'{\\n "a": [1, 2],\\n "b": 0.1\\n}\\n'
+        b'{\\n "a": [1,2],\\n "b": 0.1\\n}\\n'
     """
     return (_spelled(value, "\n") + "\n").encode()
 
@@ -37,7 +37,7 @@ def _spelled(value: Any, newline: str) -> str:
         return "{" + inner + ("," + inner).join(pairs) + newline + "}"
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         return "[" + inner + ("," + inner).join(_spelled(item, inner) for item in value) + newline + "]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def checksum(value: Any) -> str:
