@@ -6,6 +6,8 @@ from typing import Literal, get_args
 from flyweight.errors import InputError
 
 Role = Literal["request", "candidate", "sample"]
+#: Name of the input of a hoisted model that says which request each row belongs to; left out, all belong to the first.
+REQUEST_INDEX = "request_index"
 
 
 @dataclass(frozen=True)
