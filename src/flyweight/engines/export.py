@@ -14,10 +14,12 @@ from flyweight.engines.quantized_weights import write_out_quantizers
 from flyweight.engines.quantizers import QUANTIZERS
 from flyweight.engines.shifts import TRANSLATIONS
 from flyweight.engines.sparse_weights import SPARSE_WEIGHTS, write_out_sparse_weights
+from flyweight.engines.spreads import SPREADS, hoisted_batch, write_out_spreads
 from flyweight.errors import ExportError
 from flyweight.graph.blame import find_blame
 from flyweight.graph.capture import Captured, capture, failure
 from flyweight.graph.quiet import quietly
+from flyweight.rewrite.hoisted_model import HoistedModel
 from flyweight.task.scores import evaluating
 
 #: Operator set of everything we export: the newest that ONNX Runtime 1.22 and OpenVINO 2025.0 both run.
@@ -32,7 +34,7 @@ class Exported:
     Args:
         path: the graph, `name.onnx`; its numbers lie beside it in `name.onnx.data`, where any are over 1 KB.
         bytes: of both files together.
-        inputs: names of the graph's inputs, in order.
+        inputs: names of the graph's inputs, in order; `request_index`, which has a default, is not among them.
         output: the dimensions of the output "score"; None where open, as the first is.
     """
 
@@ -47,6 +49,7 @@ def export_onnx(model: nn.Module, inputs: Mapping[str, Tensor], folder: Path, *,
 
     The model runs in evaluation mode and is left as it was. Inputs as long as the output share one open dimension,
     "rows"; another first dimension (flat ids of bags) is open on its own; all others are fixed, a history's length too.
+    A `HoistedModel`'s request fields have "requests" rows of their own, one unless `request_index` is given.
 
     Args:
         model: called as `model(**inputs)`; returns one tensor with a row for each row of the batch.
@@ -64,13 +67,17 @@ def export_onnx(model: nn.Module, inputs: Mapping[str, Tensor], folder: Path, *,
     if OUTPUT in inputs:
         raise ExportError(f"An input is called {OUTPUT!r}, as the output is; give the model's argument another name.")
     names = tuple(inputs)
+    requests = set(model.request_names) if isinstance(model, HoistedModel) else set()
+    given = hoisted_batch(model, dict(inputs)) if isinstance(model, HoistedModel) else inputs
     with evaluating(model), torch.no_grad(), quietly():
-        captured = capture(model, inputs, WrittenOutBags())
+        captured = capture(model, given, WrittenOutBags())
         graph = _translate(captured)
-    labels = _labels(names, captured.values, captured.rows)
+    labels = _labels(tuple(given), captured.values, captured.rows)
     write_out_quantizers(graph)
     write_out_sparse_weights(graph)
     name_dimensions(graph, labels)
+    if requests:
+        write_out_spreads(graph, requests)
     path = folder / f"{name}.onnx"
     written = write_graph(graph, path)
     shape = graph.graph.outputs[0].shape
@@ -95,7 +102,7 @@ def _translate(captured: Captured) -> ir.Model:
             input_names=captured.named.names,
             output_names=(OUTPUT,),
             opset_version=OPSET,
-            custom_translation_table={**TRANSLATIONS, **QUANTIZERS, **SPARSE_WEIGHTS},
+            custom_translation_table={**TRANSLATIONS, **QUANTIZERS, **SPARSE_WEIGHTS, **SPREADS},
         )
     except torch.onnx.OnnxExporterError as error:
         raise failure(find_blame(error, captured.named.model)) from error
