@@ -10,7 +10,8 @@ import pytest
 import tiny_models
 
 import flyweight as fw
-from flyweight.bundle.load import Ranker, load
+from flyweight.bundle.load import load
+from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.write import Contents, write_bundle
 from flyweight.engines.registry import ENGINES
 from flyweight.errors import BundleError, EngineError, InputError
@@ -80,7 +81,7 @@ GOOD = {"item_id": ITEMS, "price": PRICES}
         (
             {"user_id": [1, 2]},
             GOOD,
-            r"'user_id' has shape \(2,\); a single number is due, one value for all candidates",
+            "'user_id' differs inside the request: row 1 holds 2 and row 0 1",
         ),
         ({"user_id": 7}, {"item_id": [1, 2], "price": PRICES}, "'item_id' has 2 rows and 'price' 3"),
         ({"user_id": 7}, {"item_id": 3, "price": PRICES}, r"'item_id' has shape \(\); \(N,\) is due"),
@@ -147,8 +148,9 @@ def test_history_of_a_request_is_repeated_for_each_candidate(tmp_path: Path) -> 
         for history in ([1, 2, 3], [[1, 2, 3]]):
             scores = ranker.score({"history": history}, {"item_id": [4, 5]})
             np.testing.assert_array_equal(scores, [1 + 2 + 3 + 4, 1 + 2 + 3 + 5])
-        with pytest.raises(InputError, match=r"'history' has shape \(2, 3\); \(any,\) is due"):
-            ranker.score({"history": [[1, 2, 3]] * 2}, {"item_id": [4, 5]})
+        np.testing.assert_array_equal(ranker.score({"history": [[1, 2, 3]] * 2}, {"item_id": [4, 5]}), [10, 11])
+        with pytest.raises(InputError, match=r"'history' differs inside the request: row 1 holds \[1 2 4\]"):
+            ranker.score({"history": [[1, 2, 3], [1, 2, 4]]}, {"item_id": [4, 5]})
 
 
 def test_relabelled_rows_are_looked_up_by_the_users_ids(tmp_path: Path) -> None:

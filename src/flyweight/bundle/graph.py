@@ -10,10 +10,11 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, defs, help
 from flyweight.bundle.bounds import check_bounds
 from flyweight.bundle.manifest import InputEntry
 from flyweight.bundle.nodes import check_node
-from flyweight.bundle.shapes import rows_name
-from flyweight.bundle.tensors import MAX_DIM, MAX_RANK, TYPES, check_tensors
+from flyweight.bundle.shapes import has_index, rows_name
+from flyweight.bundle.tensors import MAX_DIM, MAX_RANK, TYPES, check_tensors, small_value
 from flyweight.bundle.wire import check_wire
 from flyweight.errors import BundleError
+from flyweight.task.field import REQUEST_INDEX, REQUESTS, SPREAD_ROWS
 
 MAX_NODES = 50_000
 MAX_CONSTANTS = 50_000
@@ -29,6 +30,7 @@ class Graph:
     Args:
         inputs: names of the inputs that the graph reads, a part of the manifest's where one is not used.
         flat: those of them with a first dimension of their own, not the batch's: flat ids of bags.
+        requests: those with a row for each request, not for each candidate; empty in a graph without `request_index`.
         output: the dimensions of the result after the batch, None where open.
         nodes: how many there are.
     """
@@ -37,6 +39,12 @@ class Graph:
     flat: frozenset[str]
     output: tuple[int | None, ...]
     nodes: int
+    requests: frozenset[str] = frozenset()
+
+    @property
+    def hoisted(self) -> bool:
+        """Whether it takes a request once, with its candidates, instead of a row for each candidate."""
+        return bool(self.requests)
 
 
 def check_graph(data: bytes, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str) -> Graph:
@@ -73,7 +81,8 @@ def _check_model(model: ModelProto, data_bytes: int | None, inputs: Mapping[str,
     names = _check_inputs(graph, inputs, where)
     output = _check_output(graph, where)
     check_bounds(graph, opset, where)
-    return Graph(names, _flat(graph), output, len(graph.node))
+    requests = _requests(graph, inputs, where)
+    return Graph(names, _flat(graph) - requests, output, len(graph.node), requests)
 
 
 def _check_versions(model: ModelProto, where: str) -> int:
@@ -104,7 +113,9 @@ def _check_order(graph: GraphProto, where: str) -> None:
     """Check that every name is made once, before it is read, and that outputs are made."""
     made: set[str] = set()
     _add(made, (value.name for value in graph.input), where)
-    _add(made, (tensor.name for tensor in graph.initializer), where)
+    indexed = has_index(graph)  # the one input that may have a default
+    names = (tensor.name for tensor in graph.initializer)
+    _add(made, (name for name in names if not (indexed and name == REQUEST_INDEX)), where)
     for node in graph.node:
         lost = next((name for name in node.input if name and name not in made), None)
         if lost is not None:
@@ -125,7 +136,8 @@ def _add(made: set[str], names: Iterable[str], where: str) -> None:
 
 
 def _check_inputs(graph: GraphProto, inputs: Mapping[str, InputEntry], where: str) -> tuple[str, ...]:
-    for value in graph.input:
+    given = [value for value in graph.input if not (value.name == REQUEST_INDEX and has_index(graph))]
+    for value in given:
         spec = inputs.get(value.name)
         if spec is None:
             raise _refusal(where, f"it reads {value.name[:80]!r}, not among the manifest's inputs {sorted(inputs)[:8]}")
@@ -138,15 +150,40 @@ def _check_inputs(graph: GraphProto, inputs: Mapping[str, InputEntry], where: st
                 f"input {value.name[:80]!r} is {dtype} of shape {dims}, the manifest says {spec.dtype} and "
                 f"{list(spec.shape)} after an open batch",
             )
-    if not graph.input:
+    if not given:
         raise _refusal(where, "it has no inputs")
-    return tuple(value.name for value in graph.input)
+    return tuple(value.name for value in given)
+
+
+def _requests(graph: GraphProto, inputs: Mapping[str, InputEntry], where: str) -> frozenset[str]:
+    """Return the inputs with a row for each request, the index that brings them to the candidates checked."""
+    if not has_index(graph):
+        return frozenset()
+    index = next(value for value in graph.input if value.name == REQUEST_INDEX).type.tensor_type
+    default = next(tensor for tensor in graph.initializer if tensor.name == REQUEST_INDEX)
+    numbers = small_value(default, 1)
+    if index.elem_type != TensorProto.INT64 or [dim.dim_param for dim in index.shape.dim] != [SPREAD_ROWS]:
+        raise _refusal(where, f"{REQUEST_INDEX!r} is not int64 with one open dimension {SPREAD_ROWS!r}")
+    if numbers is None or numbers.shape != (1,) or numbers.dtype.kind != "i" or int(numbers[0]) != 0:
+        raise _refusal(where, f"the default of {REQUEST_INDEX!r} is not the one request 0")
+    firsts = {
+        value.name: value.type.tensor_type.shape.dim[0].dim_param
+        for value in graph.input
+        if value.name != REQUEST_INDEX
+    }
+    found = frozenset(name for name, first in firsts.items() if first == REQUESTS)
+    due = frozenset(name for name in firsts if inputs[name].role == "request")
+    if found != due or not found:
+        odd = sorted(found ^ due)[:1] or ["no input"]
+        raise _refusal(where, f"graph and manifest do not agree on whether {odd[0]!r} has a row for each request")
+    return found
 
 
 def _flat(graph: GraphProto) -> frozenset[str]:
     rows = rows_name(graph)
     firsts = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
-    return frozenset(name for name, first in firsts.items() if rows is not None and first != rows)
+    index = {REQUEST_INDEX} if has_index(graph) else set()
+    return frozenset(name for name, first in firsts.items() if rows is not None and first != rows) - index
 
 
 def _check_output(graph: GraphProto, where: str) -> tuple[int | None, ...]:

@@ -9,7 +9,8 @@ from flyweight.task.estimate import Estimate
 from flyweight.task.field import Role
 
 #: Raised when an older flyweight could misread a bundle; the reader refuses what is newer than itself.
-FORMAT = 1
+#: 2: request fields with rows of their own, a `request_index`, an id for unknown values.
+FORMAT = 2
 MODEL, DATA, SAMPLES = "model.onnx", "model.onnx.data", "samples.json"
 MANIFEST, TIMING, REPORT = "manifest.json", "timing.json", "report.html"
 
@@ -23,7 +24,7 @@ class InputEntry(Entry):
     """One input of the model.
 
     Args:
-        role, rows: as in `flyweight.task.field.Field`.
+        role, rows, unknown: as in `flyweight.task.field.Field`.
         dtype: what the graph takes ("int64", "float32", ...).
         shape: the dimensions after the batch, None where any length goes: [] for one id a row, [None] for a history.
     """
@@ -32,6 +33,7 @@ class InputEntry(Entry):
     rows: Annotated[int, Field(ge=1, le=2**48)] | None = None
     dtype: Dtype
     shape: Annotated[list[Size | None], Field(max_length=8)] = Field(default_factory=list)
+    unknown: Annotated[int, Field(ge=0, le=2**48)] | None = None
 
 
 class EstimateEntry(Entry):

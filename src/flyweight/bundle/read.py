@@ -110,6 +110,8 @@ def _check_records(manifest: Manifest, file: Path) -> None:
             raise BundleError(
                 f"{file}: input {name!r} has rows but dtype {spec.dtype}; ids are whole numbers. It was altered."
             )
+        if spec.unknown is not None and (spec.rows is None or spec.unknown >= spec.rows):
+            raise BundleError(f"{file}: unknown values of {name!r} map to {spec.unknown}, no id of it. It was altered.")
     for name, ids in manifest.id_maps.items():
         rows = manifest.inputs[name].rows if name in manifest.inputs else None
         if rows != len(ids):

@@ -1,7 +1,7 @@
 """What is known of each value of a graph before it runs: its shape at a batch size, and its content where small."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from flyweight.bundle.fold import SMALL, fold
 from flyweight.bundle.strict_json import one_line
 from flyweight.bundle.tensors import MAX_DIM, small_value
 from flyweight.errors import BundleError
+from flyweight.task.field import REQUEST_INDEX, REQUESTS, SPREAD_ROWS
 
 #: Length given to dimensions other than the batch that the graph leaves open.
 OPEN_LENGTH = 16
@@ -52,9 +53,11 @@ def given_values(graph: GraphProto, batch: int) -> dict[str, Value]:
     """Return the constants of a graph and its inputs at a batch size; other open dimensions get OPEN_LENGTH."""
     rows = rows_name(graph)
     values = _constants(graph.initializer)
+    # As many requests as rows is the most that a call may bring.
+    likewise = {rows, REQUESTS, SPREAD_ROWS} if has_index(graph) else {rows}
     for value in graph.input:
         dims = value.type.tensor_type.shape.dim
-        sizes = [_length(dim, rows, batch, leads=place == 0) for place, dim in enumerate(dims)]
+        sizes = [_length(dim, likewise - {None}, batch, leads=place == 0) for place, dim in enumerate(dims)]
         kind = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes)
         values[value.name] = Value(kind, math.prod(sizes))
     return values
@@ -86,6 +89,13 @@ def rows_name(graph: GraphProto) -> str | None:
     leading = {dims[0].dim_param for value in graph.input if len(dims := value.type.tensor_type.shape.dim)} - {""}
     outputs = {dims[0].dim_param for value in graph.output if len(dims := value.type.tensor_type.shape.dim)}
     return next(iter(leading & outputs), None)
+
+
+def has_index(graph: GraphProto) -> bool:
+    """Return whether a graph has `request_index` with a default: then its request fields have rows of their own."""
+    return any(value.name == REQUEST_INDEX for value in graph.input) and any(
+        tensor.name == REQUEST_INDEX for tensor in graph.initializer
+    )
 
 
 def _infer(node: NodeProto, values: Mapping[str, Value], opset: int, where: str) -> dict[str, TypeProto]:
@@ -144,14 +154,14 @@ def _constants(tensors: Iterable[TensorProto]) -> dict[str, Value]:
     }
 
 
-def _length(dim: Any, rows: str | None, batch: int, *, leads: bool) -> int:
+def _length(dim: Any, rows: Collection[str | None], batch: int, *, leads: bool) -> int:
     """Return a dimension's length at a batch; an open one may be called "rows", "rows + 1" or anything else."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     name, _, more = dim.dim_param.partition(" + ")
-    if name == rows and (more == "" or (more.isascii() and more.isdigit() and len(more) < 7)):
+    if name in rows and (more == "" or (more.isascii() and more.isdigit() and len(more) < 7)):
         return batch + int(more or 0)
-    return batch if leads and rows is None else OPEN_LENGTH
+    return batch if leads and not rows else OPEN_LENGTH
 
 
 def _attribute(attribute: Any) -> Any:

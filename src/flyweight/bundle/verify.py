@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flyweight.bundle.load import Ranker
 from flyweight.bundle.manifest import DATA, MODEL
+from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
 from flyweight.engines.agreement import agreement
 from flyweight.engines.registry import ENGINES, ROUNDING, find_engine

@@ -5,6 +5,7 @@ what was spread has one row, which broadcasts against the candidates. So one fil
 index, several. `every_row` becomes `Expand` to as many rows as a candidate's input has.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,15 @@ from torch import Tensor
 from flyweight.engines.graph_edits import add_constant
 from flyweight.rewrite.hoisted_model import HoistedModel
 from flyweight.rewrite.spread import EVERY_ROW, SPREAD
-from flyweight.task.field import REQUEST_INDEX
+from flyweight.task.field import REQUEST_INDEX, REQUESTS, SPREAD_ROWS
 
-#: What the file calls the first dimension of request fields, and that of the index: 1, or as many as there are rows.
-REQUESTS, SPREAD_ROWS = "requests", "spread"
 #: Domain of the nodes between the two halves of an export; no file holds it.
 DOMAIN = "flyweight.spread"
 _INT64 = ir.DataType.INT64
 
 
 def _operator(name: str, second: str) -> Op:
-    kinds = [f"tensor({kind})" for kind in ("float", "float16", "bfloat16", "double", "bool", "int64", "int32", "uint8")]
+    kinds = [f"tensor({kind})" for kind in ("float", "float16", "bfloat16", "bool", "int64", "int32", "uint8")]
     schema = OpSchema(
         name,
         DOMAIN,
@@ -51,7 +50,7 @@ def _every_row(value: Any, like: Any) -> Any:
 
 
 #: Operator of PyTorch -> how we write it, for `torch.onnx.export(custom_translation_table=...)`.
-SPREADS = {SPREAD: _spread, EVERY_ROW: _every_row}
+SPREADS: dict[Callable[..., Any], Callable[..., Any]] = {SPREAD: _spread, EVERY_ROW: _every_row}
 
 
 def hoisted_batch(model: HoistedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,7 +117,9 @@ def _shape(graph: ir.Graph, before: ir.Node, like: ir.Value, rank: int) -> ir.Va
 def _take_place(graph: ir.Graph, node: ir.Node, made: ir.Node) -> None:
     old = node.outputs[0]
     result = made.outputs[0]
-    result.dtype, result.shape, name = old.dtype, old.shape, old.name
+    result.shape, name = old.shape, old.name
+    if old.dtype is not None:
+        result.dtype = old.dtype
     graph.insert_before(node, made)
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     graph.remove(node, safe=True)

@@ -91,6 +91,7 @@ def _inputs(task: Task, artefact: Artefact) -> dict[str, InputEntry]:
             rows=field.rows,
             dtype=cast(Dtype, str(sample[name].dtype)),
             shape=list(sample[name].shape[1:]),
+            unknown=field.unknown,
         )
         for name, field in task.inputs.items()
         if name in sample  # others were dropped

@@ -55,7 +55,7 @@ def _region(body: fx.GraphModule, rows: str) -> set[fx.Node]:
             return region
         region -= bad
         # What reads them is of the rows now as well.
-        grown = True
+        grown = bad
         while grown:
             grown = {one for one in region if one.target is not SPREAD and _reads_rows(one, region, level)}
             region -= grown
@@ -141,8 +141,8 @@ class _Sizes:
     def _anchor(self, node: fx.Node) -> fx.Node:
         """Return the later one of a node and of the input that says how many requests there are."""
         places = {one: place for place, one in enumerate(self._body.graph.nodes)}
-        given = [self.at_request(one) for one in node.all_input_nodes]
-        return max([node, self._source, *given], key=lambda one: places.get(one, -1))
+        given: list[fx.Node] = [node, self._source, *(self.at_request(one) for one in node.all_input_nodes)]
+        return max(given, key=lambda one: places.get(one, -1))
 
     def _is_of_requests(self, node: fx.Node) -> bool:
         if node.target is sym_size:

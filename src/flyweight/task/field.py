@@ -8,6 +8,8 @@ from flyweight.errors import InputError
 Role = Literal["request", "candidate", "sample"]
 #: Name of the input of a hoisted model that says which request each row belongs to; left out, all belong to the first.
 REQUEST_INDEX = "request_index"
+#: What a hoisted file calls the first dimension of request fields, and that of the index: 1, or as long as the rows.
+REQUESTS, SPREAD_ROWS = "requests", "spread"
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,11 @@ class Field:
         role: "request" is the same for every candidate of one request (a user, a context), "candidate" varies
             from candidate to candidate (an item, a price), "sample" is a plain batch row (images, text).
         rows: for an id field the size of its vocabulary, so that every id lies in [0, rows); None for a dense field.
+        unknown: the id of values that the vocabulary does not hold, as the model was trained to read it; a served id
+            out of range is then taken for this one and counted. None refuses it.
 
     Raises:
-        InputError: the role is none of the three, or `rows` is not a positive whole number.
+        InputError: the role is none of the three, `rows` is not a positive whole number, or `unknown` is no id.
 
     Example:
         >>> Field(role="candidate", rows=68_509).is_id
@@ -29,6 +33,7 @@ class Field:
 
     role: Role = "sample"
     rows: int | None = None
+    unknown: int | None = None
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -38,6 +43,14 @@ class Field:
                 f"Field rows must be a positive whole number, the size of the vocabulary; seen {self.rows!r}. "
                 "Leave rows out for a dense field."
             )
+        if self.unknown is not None and not self._is_known(self.unknown):
+            raise InputError(
+                f"Field unknown must be an id from 0 to rows - 1; seen {self.unknown!r} with rows={self.rows}. "
+                "Leave it out to refuse ids that the vocabulary does not hold."
+            )
+
+    def _is_known(self, id: object) -> bool:
+        return isinstance(id, int) and not isinstance(id, bool) and self.rows is not None and 0 <= id < self.rows
 
     @property
     def is_id(self) -> bool:
