@@ -30,8 +30,8 @@ def area_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> set[str]:
-    """Modules of flyweight that a file imports, anywhere in it, but for annotations only (TYPE_CHECKING)."""
+def imports_of(path: Path, *, at_import: bool = False) -> set[str]:
+    """Modules of flyweight that a file imports, anywhere in it or at import time, but for annotations only."""
     tree = ast.parse(path.read_text())
     hidden = {
         id(inner)
@@ -40,7 +40,7 @@ def imports_of(path: Path) -> set[str]:
         for inner in ast.walk(node)
     }
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in tree.body if at_import else ast.walk(tree):
         if id(node) in hidden:
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("flyweight"):
@@ -108,4 +108,4 @@ def test_serving_path_never_imports_torch() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & heavy, f"{path.relative_to(SOURCE)} imports {names}"
-        start += [module_file(module) for module in imports_of(path)]
+        start += [module_file(module) for module in imports_of(path, at_import=True)]

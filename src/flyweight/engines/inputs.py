@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from flyweight.errors import InputError
 
+#: Name of the optional input that tells each row's request, and of the dimension that counts requests.
+REQUEST_INDEX, REQUESTS = "request_index", "requests"
+ROWS, SPREAD = "rows", "spread"
+
 
 @dataclass(frozen=True)
 class Input:
@@ -29,14 +33,49 @@ class Input:
     labels: tuple[str, ...] = ()
 
 
-def read_inputs(path: Path) -> tuple[Input, ...]:
-    """Return the inputs of an ONNX file, in its order; the numbers beside the file are not read.
+@dataclass(frozen=True)
+class Signature:
+    """All inputs of a graph.
+
+    Args:
+        required: those that every call gives, in the file's order.
+        optional: those that have a default in the file, such as `request_index`.
+    """
+
+    required: tuple[Input, ...]
+    optional: tuple[Input, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the required inputs."""
+        return tuple(one.name for one in self.required)
+
+    def fit(self, given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Return the given arrays as the model takes them; see `fit_inputs`."""
+        return fit_inputs(self.required, given, self.optional)
+
+    def given(self, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the optional inputs that a call gives."""
+        return tuple(one.name for one in self.optional if one.name in arrays)
+
+
+def read_signature(path: Path) -> Signature:
+    """Return the inputs of an ONNX file; the numbers beside the file are not read.
 
     An engine may forget names of dimensions, and then runs batches of unequal length without a word.
     """
     graph = onnx.load(path, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    return tuple(_input(value) for value in graph.input if value.name not in constants)
+    defaults = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name: _input(value) for value in graph.input}
+    return Signature(
+        tuple(one for name, one in inputs.items() if name not in defaults),
+        tuple(one for name, one in inputs.items() if name in defaults),
+    )
+
+
+def read_inputs(path: Path) -> tuple[Input, ...]:
+    """Return the inputs of an ONNX file that every call gives, in its order."""
+    return read_signature(path).required
 
 
 def _input(value: onnx.ValueInfoProto) -> Input:
@@ -50,26 +89,56 @@ def _input(value: onnx.ValueInfoProto) -> Input:
     )
 
 
-def fit_inputs(taken: Sequence[Input], given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def fit_inputs(
+    taken: Sequence[Input], given: Mapping[str, Any], optional: Sequence[Input] = ()
+) -> dict[str, NDArray[Any]]:
     """Return the given arrays by name, of the dtypes that the model takes, contiguous.
 
     Any whole numbers pass for whole numbers if they fit, any floats for floats; whole numbers pass for floats too.
 
+    Args:
+        optional: inputs that may be left out.
+
     Raises:
-        InputError: a name is missing or unknown, or a dtype or a shape is not the model's.
+        InputError: a name is missing or unknown, or a dtype or a shape is not the model's; `request_index` names a
+            request that is not there, or is left out for several requests.
 
     Example:
         >>> fit_inputs([Input("x", np.dtype("float32"), (None, 2))], {"x": np.zeros((3, 2))})["x"].dtype
         dtype('float32')
     """
     names = [one.name for one in taken]
+    extra = [one for one in optional if one.name in given]
     missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in names]
+    unknown = [name for name in given if name not in [*names, *(one.name for one in extra)]]
     if missing or unknown:
         what = f"lacks input {missing[0]!r}" if missing else f"has {unknown[0]!r}, which the model does not take"
         raise InputError(f"The batch {what}; seen {sorted(given)}, the model takes {names}.")
     sizes: dict[str, tuple[str, int]] = {}
-    return {one.name: _fit(one, given[one.name], sizes) for one in taken}
+    arrays = {one.name: _fit(one, given[one.name], sizes) for one in [*taken, *extra]}
+    if any(one.name == REQUEST_INDEX for one in optional):
+        _check_requests(arrays.get(REQUEST_INDEX), sizes)
+    return arrays
+
+
+def _check_requests(index: NDArray[Any] | None, sizes: Mapping[str, tuple[str, int]]) -> None:
+    """An engine may read a request that is not there as zeros, or the first of several as the only one."""
+    name, requests = sizes.get(REQUESTS, ("", 1))
+    if index is None:
+        if requests != 1:
+            raise InputError(
+                f"Input {name!r} has {requests} requests; give {REQUEST_INDEX!r}, the request of each row, or one "
+                "request alone."
+            )
+        return
+    rows = sizes.get(ROWS, ("", len(index)))[1]
+    if len(index) not in (1, rows):
+        raise InputError(f"Input {REQUEST_INDEX!r} has {len(index)} entries for {rows} rows; give one for each row.")
+    if index.size and (index.min() < 0 or index.max() >= requests):
+        raise InputError(
+            f"Input {REQUEST_INDEX!r} holds {index.min()} to {index.max()}; there are {requests} requests, counted "
+            "from 0."
+        )
 
 
 def _fit(one: Input, value: Any, sizes: dict[str, tuple[str, int]]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """OpenVINO on the processor: an extra, imported when first used."""
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.engines.complaint import complaint
+from flyweight.engines.forms import PreparedForms, Run
 from flyweight.engines.four_bits import crashing_weights
-from flyweight.engines.inputs import Input, fit_inputs, read_inputs
+from flyweight.engines.inputs import read_signature
 from flyweight.errors import EngineError
 
 NAME = "openvino"
@@ -54,12 +56,20 @@ class OpenVino:
         )
         return f"{NAME} has no {', '.join(lacking)} for this model" if lacking else None
 
-    def prepare(self, path: Path, threads: int = 0) -> "PreparedNetwork":
+    def prepare(self, path: Path, threads: int = 0) -> PreparedForms:
         """Read a model and compile it for the processor."""
-        return PreparedNetwork(self.compile(path, threads), read_inputs(path))
 
-    def compile(self, path: Path, threads: int = 0) -> Any:
+        def form(given: tuple[str, ...]) -> Run:
+            return partial(_run, self.compile(path, threads, given).create_infer_request())
+
+        first = form(())  # refuses a damaged file
+        return PreparedForms(lambda given: form(given) if given else first, read_signature(path), self.name)
+
+    def compile(self, path: Path, threads: int = 0, given: tuple[str, ...] = ()) -> Any:
         """Return OpenVINO's own compiled model.
+
+        Args:
+            given: optional inputs that calls will give; the others are taken for constants, and worked out once.
 
         Raises:
             EngineError: OpenVINO is missing or refuses the model.
@@ -77,7 +87,10 @@ class OpenVino:
             crashing = crashing_weights(path)
             if crashing is not None:
                 raise EngineError(self._refusal(crashing))
-            return openvino.Core().compile_model(str(path), "CPU", settings)
+            core = openvino.Core()
+            if not given:
+                return core.compile_model(str(path), "CPU", settings)
+            return core.compile_model(_opened(core.read_model(str(path)), given), "CPU", settings)
         except EngineError:
             raise
         except Exception as error:  # as above
@@ -87,36 +100,30 @@ class OpenVino:
         return f"{self.name} divides by zero on 4-bit weights with a scale for each input, as {weights[:80]!r} has"
 
 
-class PreparedNetwork:
-    """A compiled network of OpenVINO, with one request to run it by."""
+def _run(request: Any, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    # Ports by place: one name may stand for several.
+    ports = enumerate(request.model_inputs)
+    placed = {place: arrays[port.get_node().get_friendly_name()] for place, port in ports}
+    # Inputs are only read during the call; the output is copied, because the next call writes over it.
+    return np.array(request.infer(placed, share_inputs=True, share_outputs=True)[0])
 
-    def __init__(self, compiled: Any, inputs: tuple[Input, ...]) -> None:
-        self._request = compiled.create_infer_request()
-        self._inputs = inputs
-        # Ports by place: one name may stand for several.
-        self._ports = [port.get_node().get_friendly_name() for port in compiled.inputs]
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs, in the model's order."""
-        return tuple(one.name for one in self._inputs)
+def _opened(model: Any, given: tuple[str, ...]) -> Any:
+    """Make inputs of the constants that OpenVINO has read optional inputs as; every shape is worked out again."""
+    from openvino import PartialShape, opset13
 
-    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the scores of a batch."""
-        if self._request is None:
-            raise EngineError(f"{NAME}: the model is closed; prepare it again.")
-        arrays = fit_inputs(self._inputs, inputs)
-        try:
-            ports = {place: arrays[name] for place, name in enumerate(self._ports)}
-            # Inputs are only read during the call; the output is copied, because the next call writes over it.
-            outputs = self._request.infer(ports, share_inputs=True, share_outputs=True)
-        except Exception as error:  # as above
-            raise complaint(NAME, "failed", error) from error
-        return np.array(outputs[0])
-
-    def close(self) -> None:
-        """Free the network."""
-        self._request = None
+    constants = {
+        op.get_friendly_name(): op for op in model.get_ordered_ops() if op.get_friendly_name() in given
+    }
+    for name in given:
+        if name not in constants:  # nothing reads it: the model gives the same scores without
+            continue
+        old = constants[name].output(0)
+        new = opset13.parameter(PartialShape([-1] * len(old.get_shape())), old.get_element_type(), name=name)
+        old.replace(new.output(0))
+        model.add_parameters([new])
+    model.validate_nodes_and_infer_types()
+    return model
 
 
 @cache

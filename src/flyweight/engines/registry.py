@@ -3,18 +3,42 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from flyweight.engines.cuda import TorchCuda
 from flyweight.engines.engine import Engine
+from flyweight.engines.inductor import Inductor
 from flyweight.engines.onnx_runtime import OnnxRuntime
 from flyweight.engines.openvino import OpenVino
+from flyweight.engines.torch_eager import TorchEager
 from flyweight.errors import InputError
 
-_ORDER: tuple[Engine, ...] = (OnnxRuntime(), OpenVino())
 
-#: Name -> engine, in the order in which they are tried.
-ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in _ORDER})
+def _by_name(*engines: Engine) -> Mapping[str, Engine]:
+    return MappingProxyType({engine.name: engine for engine in engines})
 
-#: Engines that round more than the file asks for: never tried unless named.
-ROUNDING: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in (OpenVino("bf16"),)})
+
+#: Name -> engine, in the order in which they are tried: those that serve without PyTorch.
+ENGINES: Mapping[str, Engine] = _by_name(OnnxRuntime(), OpenVino())
+
+#: Engines that need PyTorch: `flyweight bench` tries them, a choice only where named.
+TORCH: Mapping[str, Engine] = _by_name(TorchEager(), Inductor())
+
+#: Engines that need a CUDA device.
+CUDA: Mapping[str, Engine] = _by_name(OnnxRuntime("cuda"), TorchCuda(), TorchCuda(compiled=True))
+
+#: Engines that round more than the file asks for: never tried unless named, or rounding is allowed.
+ROUNDING: Mapping[str, Engine] = _by_name(
+    OpenVino("bf16"),
+    TorchEager("bf16"),
+    Inductor("bf16"),
+    TorchCuda(precision="bf16"),
+    TorchCuda(compiled=True, precision="bf16"),
+)
+
+#: Every engine by name.
+KNOWN: Mapping[str, Engine] = MappingProxyType({**ENGINES, **TORCH, **CUDA, **ROUNDING})
+
+#: What loading falls back to, in this order, where the engine that a bundle was timed in cannot be had.
+FALLBACKS = (*ENGINES, "torch")
 
 
 def find_engine(name: str) -> Engine:
@@ -27,7 +51,6 @@ def find_engine(name: str) -> Engine:
         >>> find_engine("onnxruntime").available() is None
         True
     """
-    known = {**ENGINES, **ROUNDING}
-    if name not in known:
-        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(known)}.")
-    return known[name]
+    if name not in KNOWN:
+        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(KNOWN)}.")
+    return KNOWN[name]

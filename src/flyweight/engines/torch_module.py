@@ -1,0 +1,147 @@
+"""A bundle's ONNX file as a PyTorch module that takes its inputs by place, for the engines that run in PyTorch."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyweight.engines.complaint import complaint
+from flyweight.engines.inputs import Signature, read_signature
+from flyweight.errors import EngineError, FlyweightError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Precision = Literal["f32", "bf16"]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A module and the names of what it takes, by place; inputs that the graph does not read are not among them."""
+
+    module: "nn.Module"
+    names: tuple[str, ...]
+
+    def tensors(self, arrays: Mapping[str, NDArray[Any]]) -> "tuple[Tensor, ...]":
+        """Return what the module takes, sharing memory with the arrays."""
+        return tuple(as_tensor(arrays[name]) for name in self.names)
+
+
+def torch_missing(name: str) -> str | None:
+    """Return None if PyTorch is installed, else what to install."""
+    return None if find_spec("torch") else f"{name}: torch is not installed: pip install 'flyweight[compress]'"
+
+
+def load_module(path: Path, signature: Signature, given: tuple[str, ...], name: str) -> Loaded:
+    """Return the module of an ONNX file.
+
+    Args:
+        given: optional inputs that it takes; the others are constants.
+        name: the engine's, for errors.
+
+    Raises:
+        EngineError: PyTorch is missing, or the file holds what it does not run; the operator.
+    """
+    try:
+        from flyweight.graph.from_onnx import OnnxModel
+        from flyweight.graph.onnx_import.assembly import assemble
+        from flyweight.graph.onnx_import.file import read_graph
+    except ImportError as error:
+        raise EngineError(torch_missing(name) or f"{name}: {error}") from error
+    try:
+        graph = read_graph(path)
+        kinds = {one.name: as_tensor(np.empty(0, one.dtype)).dtype for one in signature.optional if one.name in given}
+        constants = {key: value for key, value in graph.constants.items() if key not in kinds}
+        assembled = assemble(replace(graph, constants=constants, inputs=graph.inputs | kinds), graph.outputs[0])
+    except FlyweightError as error:
+        raise EngineError(f"{name} refused {path.name}: {error}") from error
+    except Exception as error:  # a damaged file breaks its reader anywhere
+        raise complaint(name, f"refused {path.name}", error) from error
+    module = OnnxModel(assembled).eval().requires_grad_(False)
+    return Loaded(module, tuple(there for there, _ in assembled.inputs.values()))
+
+
+def signature_of(path: Path, name: str) -> Signature:
+    """Return what a file takes.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    try:
+        return read_signature(path)
+    except Exception as error:  # as above
+        raise complaint(name, f"refused {path.name}", error) from error
+
+
+def refusal(path: Path, name: str) -> str | None:
+    """Return None if PyTorch runs every operator of the file, else what it said."""
+    try:
+        load_module(path, signature_of(path, name), (), name)
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def rounded(loaded: Loaded, precision: Precision, device: str = "cpu") -> Loaded:
+    """Return a module that multiplies in the precision; "bf16" keeps eight bits of every factor, and adds in float32.
+
+    Weights that one linear or convolution alone reads are kept in bfloat16, half as many bytes in each call.
+    """
+    if precision == "f32":
+        return loaded
+    import torch
+    from torch import nn
+
+    class InBfloat16(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: "Tensor") -> "Tensor":
+            with torch.autocast(device, dtype=torch.bfloat16):
+                scores: Tensor = self.model(*values)
+            return scores.float()
+
+    _round_weights(loaded.module)
+    return replace(loaded, module=InBfloat16(loaded.module))
+
+
+def _round_weights(module: "nn.Module") -> None:
+    import torch
+    from torch import nn
+
+    readers = Counter(id(one) for _, one in module.named_parameters(remove_duplicate=False))
+    for layer in module.modules():
+        products = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        if products and all(readers[id(one)] == 1 for one in layer.parameters()):
+            layer.to(torch.bfloat16)
+
+
+def as_tensor(array: NDArray[Any]) -> "Tensor":
+    """Return a tensor on the array's memory; PyTorch warns of arrays that it must not write to, so those are copied."""
+    import torch
+
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+@contextmanager
+def running(threads: int) -> Iterator[None]:
+    """Run without gradients, in so many threads (0: as PyTorch is set); its number of threads is the process's."""
+    import torch
+
+    before = torch.get_num_threads()
+    changed = threads not in (0, before)
+    if changed:
+        torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if changed:
+            torch.set_num_threads(before)
