@@ -1,5 +1,6 @@
 """Shapes and types of every value in an ONNX file, for one request: its inputs' sizes put in place of open ones."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, shape_inference
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, external_data_helper, helper, shape_inference
 
 from flyweight.errors import InputError
 
 #: Element types of fewer than 8 bits, packed.
 _PACKED = {"INT4": 0.5, "UINT4": 0.5, "FLOAT4E2M1": 0.5, "INT2": 0.25, "UINT2": 0.25}
 SMALL_BYTES = {getattr(TensorProto, name): size for name, size in _PACKED.items() if hasattr(TensorProto, name)}
+#: A constant of so many numbers may hold sizes or axes, which inference has to see.
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,18 @@ def element_bytes(kind: int) -> float:
 
 
 def read_graph(path: Path) -> ModelProto:
-    """Return the file's graph, its external numbers left where they are, its own functions put in their places.
+    """Return the graph, its own functions put in their places; of external numbers, only few that may be sizes.
 
     Raises:
-        InputError: the file is missing, or no ONNX.
+        InputError: the file is missing, or no ONNX, or its external numbers are not there.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
+        for tensor in model.graph.initializer:
+            if external_data_helper.uses_external_data(tensor) and math.prod(tensor.dims) <= _FEW:
+                external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+                tensor.data_location = TensorProto.DEFAULT
+                del tensor.external_data[:]
     except Exception as error:  # protobuf's DecodeError has no common parent with OSError
         raise InputError(f"{path} cannot be read as an ONNX file: {str(error)[:200]}") from error
     if model.functions:
@@ -123,8 +131,11 @@ def _sized(model: ModelProto, inputs: Mapping[str, NDArray[Any]]) -> ModelProto:
     try:
         return shape_inference.infer_shapes(copy, data_prop=True)
     except Exception as error:  # its InferenceError: sizes that do not fit together
-        sizes = {name: list(value.shape) for name, value in inputs.items()}
-        raise InputError(f"The graph does not take inputs of shapes {sizes}: {str(error)[:200]}") from error
+        raise InputError(f"The graph does not take inputs of shapes {_sizes(inputs)}: {str(error)[:200]}") from error
+
+
+def _sizes(inputs: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in inputs.items()}
 
 
 def _known(model: ModelProto) -> dict[str, Value]:
@@ -169,8 +180,8 @@ def _run(
         made = session.run(names, dict(inputs))
     except Exception as error:  # its exceptions have no parent of their own
         raise InputError(
-            f"Sizes of {len(names)} values are not in the graph ({names[0]!r}), and running it to see them failed: "
-            f"{str(error).splitlines()[0][:200]}"
+            f"Sizes of {len(names)} values are not in the graph ({names[0]!r}), and running it on inputs of shapes "
+            f"{_sizes(inputs)} to see them failed: {str(error).splitlines()[0][:200]}"
         ) from error
     return {
         name: Value(helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype), np.asarray(value).shape)

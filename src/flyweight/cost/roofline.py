@@ -58,7 +58,10 @@ class Roofline:
 
     @property
     def fraction(self) -> float | None:
-        """Of the limit, how much is reached: floor by latency. Above 1, the engine does less than is counted: it fuses more, or leaves a padding's zeros out."""
+        """Of the limit, how much is reached: floor by latency.
+
+        Above 1, the engine does less than is counted: it fuses more, or leaves a padding's zeros out.
+        """
         return None if self.latency_ms is None else self.floor_ms / self.latency_ms
 
     @property
@@ -81,10 +84,10 @@ class Roofline:
 
     def _reason(self) -> str:
         if self.binds == "memory":
-            return f"{self.bytes / 1e6:.3g} MB, weights from {self.level}"
+            return f"{_round(self.bytes / 1e6)} MB, weights from {self.level}"
         if self.binds == "overhead":
             return f"{self.started} operator{'' if self.started == 1 else 's'} to start"
-        parts = [f"{count / 1e9:.3g} G in {precision}" for precision, count in self.operations.items()]
+        parts = [f"{_round(count / 1e9)} G in {precision}" for precision, count in self.operations.items()]
         return f"operations: {', '.join(parts)}"
 
 
@@ -158,4 +161,9 @@ def _compute(operations: Mapping[str, int], limits: Limits) -> tuple[float, list
 
 
 def _ms(value: float) -> str:
-    return f"{value:.3g} ms" if value < 100 else f"{value:,.0f} ms"
+    return f"{_round(value)} ms"
+
+
+def _round(value: float) -> str:
+    """Three digits, and no powers of ten for what is large."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
