@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from flyweight.bundle.manifest import DATA, MODEL
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
+from flyweight.bundle.samples import Sample
 from flyweight.engines.agreement import agreement
 from flyweight.engines.registry import ENGINES, ROUNDING, find_engine
 from flyweight.errors import BundleError, FlyweightError
@@ -95,12 +99,20 @@ def _check_engine(bundle: Bundle, name: str, asked: bool) -> Check | None:
         return Check(f"scores in {name}", False, "the bundle holds no stored requests")
     try:
         with Ranker(bundle, engine.prepare(bundle.model, 0), name) as ranker:
-            found = [
-                agreement(sample.scores, ranker.predict(sample.inputs), noise=sample.noise) for sample in bundle.samples
-            ]
+            found = [agreement(sample.scores, _scored(ranker, sample), noise=sample.noise) for sample in bundle.samples]
     except FlyweightError as error:
         return Check(f"scores in {name}", False, str(error))
     bad = next((one for one in found if not one.ok), None)
     rows = sum(len(sample.scores) for sample in bundle.samples)
     worst = max(found, key=lambda one: one.max_rel) if bad is None else bad
     return Check(f"scores in {name}", bad is None, f"{len(found)} stored requests, {rows:,} rows: {worst.words}")
+
+
+def _scored(ranker: Ranker, sample: Sample) -> NDArray[Any]:
+    """Score a stored batch, as one request where it is one: that is how a hoisted model is served."""
+    requests = ranker.bundle.graph.requests
+    if not requests or any((sample.inputs[name] != sample.inputs[name][:1]).any() for name in requests):
+        return ranker.predict(sample.inputs)
+    asked = {name: sample.inputs[name][:1] for name in sample.inputs if ranker.manifest.inputs[name].role == "request"}
+    rest = {name: value for name, value in sample.inputs.items() if name not in asked}
+    return ranker.score(asked, rest)

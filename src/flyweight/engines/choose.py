@@ -1,30 +1,20 @@
-"""The fastest engine that gives the right scores, found by running each of them here."""
+"""The fastest engine that gives the right scores, and how many threads for it, found by running each of them here."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import cycle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyweight.cost.latency import time_interleaved
-from flyweight.engines.agreement import agreement
-from flyweight.engines.engine import Prepared
-from flyweight.engines.registry import ENGINES, find_engine
-from flyweight.errors import EngineError, InputError
+from flyweight.engines.registry import ENGINES, ROUNDING
+from flyweight.engines.right_engines import Reference, Sample, Skipped, right_engines
+from flyweight.errors import EngineError
+from flyweight.task.field import REQUEST_INDEX
 from flyweight.task.measurement import Latency
 
-Sample = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An engine that was not chosen from, and why."""
-
-    engine: str
-    why: str
+__all__ = ["Choice", "Sample", "Skipped", "choose_engine", "timed_batches", "with_rounding"]
 
 
 @dataclass(frozen=True)
@@ -33,15 +23,22 @@ class Choice:
 
     Args:
         engine: name of the fastest engine, by the median.
-        latencies: of every engine that was right, by name, measured in turns.
+        latencies: of every engine that was right, by name, with the threads it was fastest with; measured in turns.
         skipped: engines that are missing, refused the model or gave other scores.
         agreements: in words, how close the scores of every engine were that was run.
+        tried: latencies by engine and threads.
     """
 
     engine: str
     latencies: dict[str, Latency]
     skipped: tuple[Skipped, ...]
     agreements: dict[str, str]
+    tried: dict[tuple[str, int], Latency] = field(default_factory=dict)
+
+    @property
+    def threads(self) -> int:
+        """Threads that the chosen engine was fastest with."""
+        return self.latencies[self.engine].threads
 
 
 def choose_engine(
@@ -49,125 +46,84 @@ def choose_engine(
     samples: Sequence[Sample],
     reference: Sequence[NDArray[Any]],
     *,
-    threads: int,
+    threads: int | Sequence[int],
     candidates: int = 500,
     seconds: float = 5.0,
     noise: Sequence[float] = (),
     engines: Sequence[str] = tuple(ENGINES),
+    rounding: bool = False,
 ) -> Choice:
     """Run a model in every engine, leave out those whose scores are not the reference's, and time the rest in turns.
 
     Args:
         path: the exported model.
-        samples: batches by input name. Take ids from the whole of every vocabulary, the highest among them: an engine
-            may be wrong on large ids alone.
-        reference: the scores that PyTorch gave for each sample.
-        threads: threads for one call; 0 leaves it to the engine.
+        samples, reference, noise: what engines are judged by (see `right_engines.Reference`).
+        threads: threads for one call, or several numbers to try; 0 leaves it to the engine.
         candidates: rows of the batches that are timed: the samples' rows, repeated or cut.
         seconds: the most that timing takes.
-        noise: for a model rounded to few bits, what the rounding does to each reference (see `agreement`).
-        engines: names of those that are tried; one of `ROUNDING` only where the model's own rounding allows for it.
+        engines: names of those that are tried.
+        rounding: try the bfloat16 variant of each too, and let it differ by as much as bfloat16 explains
+            (`registry.tolerance_in`). Only for a caller who then certifies quality on the scores of the engine that
+            was chosen; what is lost is in that drop.
 
     Raises:
         InputError: there are no samples, or not a reference for each.
         EngineError: no engine gives the right scores; the reasons of all.
 
     Example:
-        >>> choose_engine(exported.path, [batch], [scores], threads=2).engine  # doctest: +SKIP
+        >>> choose_engine(exported.path, [batch], [scores], threads=(1, 2)).engine  # doctest: +SKIP
         'openvino'
     """
-    if not samples or len(samples) != len(reference):
-        raise InputError(f"choose_engine needs a reference for each sample; seen {len(samples)} and {len(reference)}.")
-    ready: dict[str, Prepared] = {}
-    skipped: list[Skipped] = []
-    agreements: dict[str, str] = {}
-    try:
-        for name in engines:
-            prepared, why = _prepare(name, path, threads)
-            if prepared is not None:
-                ready[name] = prepared
-                agreements[name], why = _compare(prepared, samples, reference, noise)
-            if why is not None:
-                skipped.append(Skipped(name, why))
-                if name in ready:
-                    ready.pop(name).close()
-        if not ready:
-            reasons = "; ".join(f"{one.engine}: {one.why}" for one in skipped)
+    due = Reference(samples, reference, noise)
+    counts = (threads,) if isinstance(threads, int) else tuple(dict.fromkeys(threads))
+    names = with_rounding(engines) if rounding else tuple(engines)
+    with right_engines(path, due, names, counts, rounding=rounding) as ready:
+        if not ready.running:
+            reasons = "; ".join(f"{one.engine}: {one.why}" for one in ready.skipped)
             raise EngineError(f"No engine runs {path.name} with the right scores ({reasons}).")
-        latencies = _time(ready, samples, reference, threads=threads, candidates=candidates, seconds=seconds)
-    finally:
-        for prepared in ready.values():
-            prepared.close()
+        batches, rows = timed_batches(samples, [len(scores) for scores in reference], candidates)
+        tried = ready.time(batches, rows, seconds)
+        latencies = fastest_threads(tried)
     fastest = min(latencies, key=lambda name: latencies[name].p50)
-    return Choice(fastest, latencies, tuple(skipped), agreements)
+    return Choice(fastest, latencies, ready.skipped, dict(ready.agreements), tried)
 
 
-def _prepare(name: str, path: Path, threads: int) -> tuple[Prepared | None, str | None]:
-    engine = find_engine(name)
-    why = engine.available() or engine.cannot_run(path)
-    if why is not None:
-        return None, why
-    try:
-        return engine.prepare(path, threads), None
-    except EngineError as error:
-        return None, str(error)
+def with_rounding(engines: Sequence[str]) -> tuple[str, ...]:
+    """Return names of engines, each followed by its bfloat16 variant where it has one.
+
+    Example:
+        >>> with_rounding(["onnxruntime", "openvino"])
+        ('onnxruntime', 'openvino', 'openvino-bf16')
+    """
+    pairs = ((name, f"{name}-bf16") for name in engines)
+    return tuple(dict.fromkeys(one for pair in pairs for one in pair if one in engines or one in ROUNDING))
 
 
-def _compare(
-    prepared: Prepared, samples: Sequence[Sample], reference: Sequence[NDArray[Any]], noise: Sequence[float]
-) -> tuple[str, str | None]:
-    """Return in words how close the scores are, and why they are not close enough, if so."""
-    worst, words = -1.0, ""
-    for number, (sample, scores) in enumerate(zip(samples, reference, strict=True)):
-        try:
-            shaped = _shaped(prepared.run(_wanted(prepared, sample)), scores)
-            seen = agreement(scores, shaped, noise=noise[number] if noise else 0.0)
-        except EngineError as error:
-            return str(error), str(error)
-        if not seen.ok:
-            return seen.words, f"its scores of sample {number} are not the model's: {seen.words}"
-        if seen.max_rel > worst:
-            worst, words = seen.max_rel, seen.words
-    return words, None
+def fastest_threads(tried: dict[tuple[str, int], Latency]) -> dict[str, Latency]:
+    """Return the latency of each engine with the threads that its median is lowest with."""
+    best: dict[str, Latency] = {}
+    for (name, _), latency in tried.items():
+        if name not in best or latency.p50 < best[name].p50:
+            best[name] = latency
+    return best
 
 
-def _wanted(prepared: Prepared, sample: Sample) -> Sample:
-    """Leave out what the graph does not read: an input that the model takes and never uses."""
-    return {name: sample[name] for name in prepared.input_names if name in sample}
+def timed_batches(samples: Sequence[Sample], rows: Sequence[int], candidates: int) -> tuple[list[Sample], int]:
+    """Bring all samples to `candidates` rows; where an input has another length (flat ids), the first goes as it is.
 
-
-def _shaped(scores: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    """A column of scores (rows, 1) is the same as (rows,)."""
-    return scores.reshape(like.shape) if scores.size == like.size and len(scores) == len(like) else scores
-
-
-def _time(
-    ready: dict[str, Prepared],
-    samples: Sequence[Sample],
-    reference: Sequence[NDArray[Any]],
-    *,
-    threads: int,
-    candidates: int,
-    seconds: float,
-) -> dict[str, Latency]:
-    batches, rows = _timed_batches(samples, [len(scores) for scores in reference], candidates)
-    calls = {name: _caller(prepared, batches) for name, prepared in ready.items()}
-    return time_interleaved(calls, candidates=rows, threads=threads, seconds=seconds)
-
-
-def _caller(prepared: Prepared, batches: Sequence[Sample]) -> Callable[[], object]:
-    """A call that takes another batch each time, so that no engine is timed on rows its caches still hold."""
-    turn = cycle([_wanted(prepared, batch) for batch in batches])
-    return lambda: prepared.run(next(turn))
-
-
-def _timed_batches(samples: Sequence[Sample], rows: Sequence[int], candidates: int) -> tuple[list[Sample], int]:
-    """Bring all samples to `candidates` rows; where an input has another length (flat ids), the first goes as it is."""
-    if any(len(value) != count for sample, count in zip(samples, rows, strict=True) for value in sample.values()):
+    Of a hoisted model only the samples of one request are timed, whose fields have one row.
+    """
+    given = [(sample, count) for sample, count in zip(samples, rows, strict=True) if count]
+    if any(REQUEST_INDEX in sample for sample in samples):
+        given = [(sample, count) for sample, count in given if REQUEST_INDEX not in sample]
+        fixed = {name for sample, _ in given for name, value in sample.items() if len(value) == 1}
+    else:
+        fixed = set()
+    if any(len(value) != count for sample, count in given for name, value in sample.items() if name not in fixed):
         return [samples[0]], rows[0]
+    places = np.arange(candidates)
     batches = [
-        {name: value[np.arange(candidates) % count] for name, value in sample.items()}
-        for sample, count in zip(samples, rows, strict=True)
-        if count
+        {name: value if name in fixed else value[places % count] for name, value in sample.items()}
+        for sample, count in given
     ]
     return batches, candidates

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,9 +53,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
     Raises:
         EngineError: no engine gives the right scores.
     """
-    first = choose_engine(before.exported.path, before.samples, before.reference, threads=threads, seconds=0.2)
+    first = choose_engine(before.exported.path, before.calls, before.reference, threads=threads, seconds=0.2)
     choice = choose_engine(
-        after.exported.path, after.samples, after.reference, threads=threads, seconds=0.2, noise=after.noise
+        after.exported.path, after.calls, after.reference, threads=threads, seconds=0.2, noise=after.noise
     )
     arrays = as_arrays(request)
     originals = {name: find_engine(name).prepare(before.exported.path, threads) for name in first.latencies}
@@ -67,9 +66,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
             return before.model(**request)
 
     calls: dict[str, Callable[[], object]] = {"before": eager}
-    for which, engines in (("exported", originals), ("after", running)):
+    for which, artefact, engines in (("exported", before, originals), ("after", after, running)):
         for name, prepared in engines.items():
-            calls[f"{which} in {name}"] = partial(prepared.run, _wanted(prepared, arrays))
+            calls[f"{which} in {name}"] = partial(prepared.run, artefact.one_call(_wanted(prepared, arrays)))
     rows = max(len(values) for values in arrays.values())
     with evaluating(before.model):
         rounds = time_rounds(calls, candidates=rows, threads=threads, seconds=SECONDS)
@@ -89,12 +88,14 @@ def _wanted(prepared: Prepared, arrays: dict[str, NDArray[Any]]) -> dict[str, ND
     return {name: arrays[name] for name in prepared.input_names}
 
 
-def resident_growth(path: Path, engine: str, threads: int, request: dict[str, Tensor]) -> int | None:
+def resident_growth(artefact: Artefact, engine: str, threads: int, request: dict[str, Tensor]) -> int | None:
     """Return by how many bytes a fresh process grows when an engine loads a model and scores one request.
 
     None where memory cannot be read off the system, or the process failed: a result is not lost for that.
     """
-    feed = {name: (values.tolist(), str(values.numpy().dtype)) for name, values in request.items()}
+    arrays = artefact.one_call(as_arrays(request))
+    path = artefact.exported.path
+    feed = {name: (values.tolist(), str(values.dtype)) for name, values in arrays.items()}
     setup = (
         "import numpy\nfrom pathlib import Path\nfrom flyweight.engines.registry import find_engine\n"
         f"engine = find_engine({engine!r})\nengine.available()\n"

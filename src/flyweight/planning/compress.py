@@ -23,6 +23,7 @@ from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.report_data import report_of
 from flyweight.planning.requests import sample_requests, served_rows, timed_request
 from flyweight.planning.result import Result, make_result
+from flyweight.planning.rewriting import rewritten_artefact
 from flyweight.planning.run_steps import run_steps
 from flyweight.planning.widen import widen_weights
 from flyweight.tables.encode_tables import EncodeTables
@@ -73,7 +74,8 @@ def compress(
     request = timed_request(task, rows or served_rows(task))
     with stage("Exporting the original", seconds=_export_seconds(task.model)):
         before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
-    applied = run_steps(task, chosen, Gate(samples, sample_rows, request, threads))
+    gate = Gate(samples, sample_rows, request, threads)
+    applied = run_steps(task, chosen, gate)
     model, recalibrated = recalibrate(task, applied.model, applied.changes)
     changes = (*widened, *applied.changes, *recalibrated)
     interrupted = any(change.interrupted for change in changes)
@@ -81,18 +83,20 @@ def compress(
     with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
         with stage(f"Exporting {found}", seconds=_export_seconds(model)):
             wanted = [{name: one[name] for name in one if name not in applied.dropped} for one in samples]
-            after = make_artefact(model, wanted, sample_rows, Path(folder.name, "after"))
+            after, rewrites = rewritten_artefact(task, model, wanted, gate, Path(folder.name, "after"))
+        told = (*changes, rewrites) if rewrites.done or rewrites.skipped else changes
         findings = _measure(task, (before, after), limits, threads, request)
-        data = report_of(task, findings, changes, limits, chosen, time.monotonic() - started)
+        data = report_of(task, findings, told, limits, chosen, time.monotonic() - started)
         return make_result(
             folder,
             data,
-            contents=contents_of(task, findings, changes, time.monotonic() - started),
+            contents=contents_of(task, findings, told, time.monotonic() - started),
             model=model,
             before=findings.before,
             after=findings.after,
             drop=findings.comparison.drop,
             changes=changes,
+            rewrites=rewrites,
             frontier=tuple(point for change in changes for point in change.curve),
             engine=findings.race.engine,
             missed=data.missed,
@@ -153,13 +157,16 @@ def _measure(
     with stage("Timing both models in every engine, in turns", seconds=SECONDS + 4.0):
         timed = race(before, after, request, threads)
     with stage("Certifying on the test split", seconds=10.0):
-        scores = artefact_scores(task, timed.original, "test"), artefact_scores(task, timed.compressed, "test")
+        scores = (
+            artefact_scores(task, timed.original, "test"),
+            artefact_scores(task, timed.compressed, "test", after.flat_call),
+        )
         comparison = compare(task, *scores, budget.max_drop, budget.confidence)
     timed.close()
     with stage("Measuring memory in fresh processes", seconds=4.0):
         resident = (
-            resident_growth(before.exported.path, timed.original_engine, threads, request),
-            resident_growth(after.exported.path, timed.engine, threads, request),
+            resident_growth(before, timed.original_engine, threads, request),
+            resident_growth(after, timed.engine, threads, request),
         )
     return Findings(
         before=_measurement(before, comparison.before, comparison.guards_before),

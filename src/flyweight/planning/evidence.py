@@ -27,6 +27,7 @@ from flyweight.cost.hardware import describe_hardware
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.certificate import Comparison
 from flyweight.planning.findings import Findings, coded_tables, skipped_of
+from flyweight.planning.rewriting import REWRITE
 from flyweight.quality.intervals import non_inferior
 from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
@@ -54,7 +55,7 @@ def _evidence(task: Task, found: Findings, changes: tuple[Change, ...]) -> Evide
         name=task.name,
         inputs=_inputs(task, found.artefacts[1]),
         output=cast(Output, task.output),
-        recipe=[StepEntry(step=change.step, settings=change.settings) for change in changes],
+        recipe=[StepEntry(step=change.step, settings=change.settings) for change in changes if change.step != REWRITE],
         before=_measurement(found.before),
         after=_measurement(found.after),
         drop=_estimate(comparison.drop),

@@ -48,10 +48,17 @@ class Gate:
             ExportError, EngineError: one of them cannot be exported, or no engine gives its scores.
         """
         with stage(f"Timing what {words} gains", seconds=SECONDS + 6.0):
-            first, second = self._artefact(old), self._artefact(new)
-            calls = {f"{which} {name}": call for which, one in (("old", first), ("new", second)) for name, call in
-                     self._calls(one).items()}  # fmt: skip
-            rounds = time_rounds(calls, candidates=self.rows, threads=self.threads, seconds=SECONDS)
+            return self.gain(self._artefact(old), self._artefact(new))
+
+    def gain(self, first: Artefact, second: Artefact, seconds: float = SECONDS) -> Estimate:
+        """Return how many times faster a request is with the second artefact, each in its quickest engine.
+
+        Raises:
+            EngineError: no engine gives the scores of one of them.
+        """
+        calls = {f"{which} {name}": call for which, one in (("old", first), ("new", second)) for name, call in
+                 self._calls(one).items()}  # fmt: skip
+        rounds = time_rounds(calls, candidates=self.rows, threads=self.threads, seconds=seconds)
         best = {
             which: min((name for name in calls if name.startswith(which)), key=lambda name: rounds.latency(name).p50)
             for which in ("old", "new")
@@ -68,13 +75,13 @@ class Gate:
     def _calls(self, artefact: Artefact) -> dict[str, Callable[[], object]]:
         path = artefact.exported.path
         choice = choose_engine(
-            path, artefact.samples, artefact.reference, threads=self.threads, seconds=0.2, noise=artefact.noise
+            path, artefact.calls, artefact.reference, threads=self.threads, seconds=0.2, noise=artefact.noise
         )
         arrays = as_arrays(self.request)
         calls: dict[str, Callable[[], object]] = {}
         for name in choice.latencies:
             prepared = find_engine(name).prepare(path, self.threads)
-            calls[name] = partial(prepared.run, {one: arrays[one] for one in prepared.input_names})
+            calls[name] = partial(prepared.run, artefact.one_call({one: arrays[one] for one in prepared.input_names}))
         return calls
 
 

@@ -26,6 +26,8 @@ class Result:
         before, after: measurements of both exported models.
         drop: the paired drop in the task's metric on test data; positive is worse.
         changes: what each step did and left out.
+        rewrites: what the exported model computes once instead of for every candidate, and what was refused; `model`
+            is as it was before.
         frontier: every point that was tried, on validation data.
         engine: the engine measured fastest on this machine.
         missed: what of the budget was not met, one sentence each; empty when all was.
@@ -37,6 +39,7 @@ class Result:
     after: Measurement
     drop: Estimate
     changes: tuple[Change, ...]
+    rewrites: Change
     frontier: tuple[Point, ...]
     engine: str
     missed: tuple[str, ...]

@@ -94,6 +94,10 @@ def _blocks(entries: list[Done]) -> str:
     return "taken out: " + ", ".join(str(done["name"]) for done in entries)
 
 
+def _rewrites(entries: list[Done]) -> str:
+    return ", ".join(f"{done['rule']} x {done['times']}" for done in entries)
+
+
 def _count(entries: list[Done], word: str) -> str:
     return _number(len(entries), word)
 
@@ -113,4 +117,5 @@ _SAYS: dict[str, Callable[[list[Done]], str]] = {
     "training": _training,
     "field": _fields,
     "block": _blocks,
+    "rewrite": _rewrites,
 }

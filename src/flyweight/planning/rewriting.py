@@ -1,0 +1,72 @@
+"""The last change before the export: each thing computed once. Kept where it gives the same scores and is no slower."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.errors import EngineError, ExportError
+from flyweight.planning.artefact import Artefact, make_artefact
+from flyweight.planning.gate import Gate, is_slower
+from flyweight.rewrite.apply_rules import Rewritten
+from flyweight.rewrite.hoist import hoist
+from flyweight.rewrite.rules import RULES
+from flyweight.task.change import Change, Skipped
+from flyweight.task.progress import stage
+from flyweight.task.task import Task
+
+REWRITE = "rewrite"
+#: Rows of a real batch that rewrites are checked on, and seconds of timing a rewritten model against the plain one.
+CHECKED_ROWS, SECONDS = 256, 1.5
+
+
+def rewritten_artefact(
+    task: Task, model: nn.Module, samples: list[dict[str, Tensor]], gate: Gate, folder: Path
+) -> tuple[Artefact, Change]:
+    """Export a model as it is and rewritten, and return the quicker of the two with what was done.
+
+    Raises:
+        ExportError: the model itself cannot be exported; names the operator and the module.
+    """
+    plain = make_artefact(model, samples, gate.rows, folder / "plain")
+    if not any(field.role != "sample" for field in task.inputs.values()):
+        return plain, Change(REWRITE, model)
+    try:
+        with stage("Looking for what a request computes more than once"):
+            found = hoist(model, task.inputs, _batches(task, samples), RULES)
+    except ExportError as error:
+        untraced = Skipped(REWRITE, f"the model cannot be traced: {error}", REWRITE)
+        return plain, Change(REWRITE, model, skipped=(untraced,))
+    if not found.done:
+        return plain, Change(REWRITE, model, skipped=(*found.refused, *found.undone))
+    return _kept(plain, model, samples, found, gate, folder)
+
+
+def _kept(
+    plain: Artefact, model: nn.Module, samples: list[dict[str, Tensor]], found: Rewritten, gate: Gate, folder: Path
+) -> tuple[Artefact, Change]:
+    skipped = (*found.refused, *found.undone)
+    try:
+        with stage("Timing what the rewrites gain", seconds=SECONDS + 3.0):
+            better = make_artefact(model, samples, gate.rows, folder / "rewritten", served=found.model)
+            gain = gate.gain(plain, better, SECONDS)
+    except (ExportError, EngineError) as error:
+        return plain, Change(REWRITE, model, skipped=(*skipped, Skipped(REWRITE, f"taken back: {error}", REWRITE)))
+    if is_slower(gain):
+        why = f"taken back: a request became slower, {gain.value:.2f} times the speed before"
+        return plain, Change(REWRITE, model, skipped=(*skipped, Skipped(REWRITE, why, REWRITE)))
+    done = tuple(
+        {"what": "rewrite", "rule": one.rule, "times": one.times, "where": list(one.where)} for one in found.done
+    )
+    return better, Change(REWRITE, model, done=done, skipped=skipped)
+
+
+def _batches(task: Task, samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Return real rows and the samples, whose ids are spread over every vocabulary."""
+    inputs, target, _ = next(task.batches("validation"))
+    rows = min(len(target), CHECKED_ROWS)
+    names = samples[0].keys()
+    whole = all(len(inputs[name]) == len(target) for name in names)
+    real = {name: inputs[name][:rows] if whole else inputs[name] for name in names}
+    enough = {name: torch.cat([value, value]) if rows == 1 and whole else value for name, value in real.items()}
+    return [enough, *samples]
