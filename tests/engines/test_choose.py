@@ -9,8 +9,7 @@ from exportable import Bag, Ranker, bag_batch, ranker_batch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flyweight.engines import choose
-from flyweight.engines.choose import choose_engine
+from flyweight.engines.choose import choose_engine, timed_batches
 from flyweight.engines.export import Exported, export_onnx
 from flyweight.engines.registry import ENGINES
 from flyweight.errors import EngineError, InputError
@@ -108,6 +107,6 @@ def test_every_sample_needs_its_reference() -> None:
 
 
 def test_samples_are_repeated_to_the_candidates() -> None:
-    batches, rows = choose._timed_batches([{"x": np.arange(3)}], [3], 7)
+    batches, rows = timed_batches([{"x": np.arange(3)}], [3], 7)
     assert rows == 7
     assert batches[0]["x"].tolist() == [0, 1, 2, 0, 1, 2, 0]

@@ -10,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 
 from flyweight.errors import InputError
+from flyweight.task.field import REQUEST_INDEX, REQUESTS
 
-#: Name of the optional input that tells each row's request, and of the dimension that counts requests.
-REQUEST_INDEX, REQUESTS = "request_index", "requests"
-ROWS, SPREAD = "rows", "spread"
+#: The dimension that counts rows, in files that we write.
+ROWS = "rows"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import onnx
 
 from flyweight.cost.hardware import describe_hardware
 from flyweight.graph.quiet import quietly
+from flyweight.task.progress import stage
 from flyweight.zoo.cache import cache_folder
 
 _CHUNK = 2**20
@@ -29,7 +30,8 @@ def kept_package(path: Path, settings: tuple[str, ...], build: Callable[[Path], 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = folder / f"{_key(path, settings)}.pt2"
     if not target.is_file():
-        with tempfile.TemporaryDirectory(dir=folder) as part, quietly():
+        compiling = stage("Compiling the model to C++", seconds=30.0)
+        with tempfile.TemporaryDirectory(dir=folder) as part, compiling, quietly():
             made = Path(part, "model.pt2")
             build(made)
             os.replace(made, target)  # whole or absent, whoever else builds it

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flyweight.engines.inputs import REQUEST_INDEX, REQUESTS, ROWS, SPREAD, Input, Signature
+from flyweight.engines.inputs import ROWS, Input, Signature
+from flyweight.task.field import REQUEST_INDEX, REQUESTS, SPREAD_ROWS
 
 Arrays = Mapping[str, NDArray[Any]]
-_KNOWN = {ROWS, SPREAD, REQUESTS}
+_KNOWN = {ROWS, SPREAD_ROWS, REQUESTS}
 
 
 def can_pad(signature: Signature) -> bool:

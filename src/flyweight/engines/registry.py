@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from flyweight.engines.agreement import TOLERANCE
 from flyweight.engines.cuda import TorchCuda
 from flyweight.engines.engine import Engine
 from flyweight.engines.inductor import Inductor
@@ -39,6 +40,24 @@ KNOWN: Mapping[str, Engine] = MappingProxyType({**ENGINES, **TORCH, **CUDA, **RO
 
 #: What loading falls back to, in this order, where the engine that a bundle was timed in cannot be had.
 FALLBACKS = (*ENGINES, "torch")
+
+#: How far scores computed in bfloat16 may lie from the reference's, relative as in `agreement`. It keeps 8 significant
+#: bits, so each factor is off by up to 2^-9; worst of 500 scores of a perceptron of three layers: 0.012. Eight units
+#: tell such rounding from an engine that is wrong.
+ROUNDING_TOLERANCE = 8 * 2.0**-8
+
+
+def tolerance_in(name: str, *, rounding: bool = True) -> float:
+    """Return how far an engine's scores may lie from the reference's.
+
+    Args:
+        rounding: whether bfloat16 is allowed; else an engine that computes in it is held to float32's tolerance.
+
+    Example:
+        >>> tolerance_in("onnxruntime"), tolerance_in("openvino-bf16"), tolerance_in("openvino-bf16", rounding=False)
+        (0.0001, 0.03125, 0.0001)
+    """
+    return ROUNDING_TOLERANCE if rounding and name in ROUNDING else TOLERANCE
 
 
 def find_engine(name: str) -> Engine:

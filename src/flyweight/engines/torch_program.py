@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flyweight.engines.inputs import REQUESTS, ROWS, SPREAD, Input, Signature
+from flyweight.engines.inputs import ROWS, Input, Signature
 from flyweight.engines.torch_module import Loaded, as_tensor
+from flyweight.task.field import REQUESTS, SPREAD_ROWS
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -32,7 +33,7 @@ def trace_program(loaded: Loaded, signature: Signature, given: tuple[str, ...]) 
             return scores
 
     inputs = {one.name: one for one in (*signature.required, *signature.optional)}
-    sizes = {ROWS: _ROWS, SPREAD: _ROWS, REQUESTS: _REQUESTS if given else 1}
+    sizes = {ROWS: _ROWS, SPREAD_ROWS: _ROWS, REQUESTS: _REQUESTS if given else 1}
     shapes = [_shape(inputs[name], sizes) for name in loaded.names]
     values = tuple(
         as_tensor(np.zeros(shape, inputs[name].dtype)) for name, shape in zip(loaded.names, shapes, strict=True)
