@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from flyweight.engines.engine import Engine, Prepared
 from flyweight.engines.export import Exported, export_onnx
-from flyweight.engines.registry import ENGINES, find_engine
+from flyweight.engines.registry import ENGINES, TORCH, find_engine
 from flyweight.errors import EngineError, InputError
 
-ALL = pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+#: Those that start at once; test_inductor.py and test_cuda.py hold the rest to the same.
+STARTED = {**ENGINES, "torch": TORCH["torch"]}
+ALL = pytest.mark.parametrize("engine", STARTED.values(), ids=list(STARTED))
 
 
 class Dot(nn.Module):
@@ -59,6 +61,12 @@ def test_engine_is_an_engine(engine: Engine, exported: Exported) -> None:
 def test_run_gives_scores(prepared: Prepared) -> None:
     assert prepared.input_names == ("item_id", "user")
     np.testing.assert_allclose(prepared.run({"user": USER, "item_id": ITEM_ID}), SCORES)
+
+
+@ALL
+@pytest.mark.parametrize("rows", [1, 0])
+def test_one_row_and_none_are_scored(prepared: Prepared, rows: int) -> None:
+    np.testing.assert_allclose(prepared.run({"item_id": ITEM_ID[:rows], "user": USER[:rows]}), SCORES[:rows])
 
 
 @ALL

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Precision = Literal["f32", "bf16"]
+MISSING = "torch is not installed: pip install 'flyweight[compress]'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Loaded:
 
 def torch_missing(name: str) -> str | None:
     """Return None if PyTorch is installed, else what to install."""
-    return None if find_spec("torch") else f"{name}: torch is not installed: pip install 'flyweight[compress]'"
+    return None if find_spec("torch") else f"{name}: {MISSING}"
 
 
 def load_module(path: Path, signature: Signature, given: tuple[str, ...], name: str) -> Loaded:
@@ -49,11 +50,13 @@ def load_module(path: Path, signature: Signature, given: tuple[str, ...], name: 
         EngineError: PyTorch is missing, or the file holds what it does not run; the operator.
     """
     try:
+        import torch  # noqa: F401
+
         from flyweight.graph.from_onnx import OnnxModel
         from flyweight.graph.onnx_import.assembly import assemble
         from flyweight.graph.onnx_import.file import read_graph
     except ImportError as error:
-        raise EngineError(torch_missing(name) or f"{name}: {error}") from error
+        raise EngineError(f"{name}: {MISSING}") from error
     try:
         graph = read_graph(path)
         kinds = {one.name: as_tensor(np.empty(0, one.dtype)).dtype for one in signature.optional if one.name in given}
