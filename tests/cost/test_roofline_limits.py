@@ -11,7 +11,7 @@ import pytest
 from flyweight.cost import limits as limits_file
 from flyweight.cost.bandwidth import Level, measure_bandwidth
 from flyweight.cost.caches import TYPICAL, find_caches
-from flyweight.cost.limits import Limits, as_data, from_data, machine_limits
+from flyweight.cost.limits import Limits, as_data, best_of, from_data, machine_limits
 from flyweight.cost.overhead import Overhead, measure_overhead
 from flyweight.cost.peak import Peak, measure_peaks
 from flyweight.errors import InputError
@@ -146,3 +146,17 @@ def test_caches_are_read_as_the_system_writes_them(tmp_path: Path) -> None:
     near, far = find_caches(tmp_path)
     assert (near.name, near.bytes, near.shared) == ("L2", 1 << 20, 2)
     assert (far.name, far.holds(8), far.holds(9)) == ("L3", 32 << 20, 64 << 20)
+
+
+def test_best_of_two_takes_the_higher_rate_and_the_lower_overhead() -> None:
+    levels = (Level("L2", 1 << 20, 50e9, 95e9, 60e9), Level("memory", 0, 21e9, 20e9, 20e9))
+    peaks = (Peak("float32", 90e9, "torch"), Peak("int8", 400e9, "torch"))
+    best = best_of(EXAMPLE, Limits(1, levels, peaks, Overhead(6e-6, 0.5e-6), {}))
+    assert best.levels == (Level("L2", 1 << 20, 90e9, 95e9, 70e9), Level("memory", 0, 21e9, 25e9, 30e9))
+    assert best.peaks == (Peak("float32", 100e9, "onnxruntime"), Peak("int8", 400e9, "torch"))
+    assert (best.overhead, best.unknown) == (Overhead(5e-6, 0.5e-6), {})
+
+
+def test_best_of_two_thread_counts_is_refused() -> None:
+    with pytest.raises(InputError, match="1 and 2 threads"):
+        best_of(EXAMPLE, Limits(2, EXAMPLE.levels, EXAMPLE.peaks, EXAMPLE.overhead, {}))

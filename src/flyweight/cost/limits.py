@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flyweight.cost.bandwidth import Level, measure_bandwidth
 from flyweight.cost.hardware import describe_hardware
 from flyweight.cost.overhead import Overhead, measure_overhead
 from flyweight.cost.peak import Peak, measure_peaks
+from flyweight.errors import InputError
 
 #: Of the file; what another version wrote is measured again.
 VERSION = 1
@@ -49,6 +50,32 @@ class Limits:
     def peak(self, precision: str) -> Peak | None:
         """Return the peak of a precision, None where it is unknown."""
         return next((one for one in self.peaks if one.precision == precision), None)
+
+
+def best_of(first: Limits, second: Limits) -> Limits:
+    """Return the higher of two measurements of one machine, figure by figure: what was reached once can be reached.
+
+    A neighbour only ever slows a measurement down, so the best of several is nearer to the limit than any of them.
+
+    Raises:
+        InputError: they are of different thread counts or caches.
+    """
+    if first.threads != second.threads or [a.name for a in first.levels] != [b.name for b in second.levels]:
+        raise InputError(
+            f"Limits of {first.threads} and {second.threads} threads, or of different caches, have no best of two; "
+            "measure both alike."
+        )
+    levels = tuple(
+        replace(a, read=max(a.read, b.read), copy=max(a.copy, b.copy), add=max(a.add, b.add))
+        for a, b in zip(first.levels, second.levels, strict=True)
+    )
+    peaks: dict[str, Peak] = {}
+    for one in (*first.peaks, *second.peaks):
+        if one.precision not in peaks or one.rate > peaks[one.precision].rate:
+            peaks[one.precision] = one
+    calls, operators = zip(*((one.overhead.call, one.overhead.operator) for one in (first, second)), strict=True)
+    unknown = {name: why for name, why in {**first.unknown, **second.unknown}.items() if name not in peaks}
+    return Limits(first.threads, levels, tuple(peaks.values()), Overhead(min(calls), min(operators)), unknown)
 
 
 def machine_limits(threads: int = 1, again: bool = False) -> Limits:
