@@ -1,46 +1,22 @@
-"""The data of the dense benchmarks, read from disk and split: images and item histories.
+"""The images of the dense benchmarks, read from disk and split.
 
 The files lie in `../shared/data` beside the repository, or where `FLYWEIGHT_DATA` says; none is part of the product.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from flyweight.errors import InputError
-from flyweight.zoo.batches import Batches
 from flyweight.zoo.cache import fingerprint
+from flyweight.zoo.data_files import find_data
 
-#: Histories are cut to so many items, as in the papers that report SASRec on Amazon Beauty.
-HISTORY = 50
 #: The seed of every split and shuffle here: the splits are the same for every seed of training.
 SPLIT_SEED = 2025
-_SHIPPED = Path(__file__).resolve().parents[1] / "../shared/data"
-
-
-def find_data(name: str) -> Path:
-    """Return the path of a data file.
-
-    Raises:
-        InputError: it is not there; says where it was looked for and how to name another folder.
-    """
-    folder = Path(os.environ.get("FLYWEIGHT_DATA") or _SHIPPED).expanduser()
-    path = folder / name
-    if not path.is_file():
-        chosen = "FLYWEIGHT_DATA" if os.environ.get("FLYWEIGHT_DATA") else "../shared/data beside the repository"
-        raise InputError(
-            f"The data file {name} is not in {folder.resolve()} ({chosen}); "
-            "put it there or set FLYWEIGHT_DATA to the folder that holds it."
-        )
-    return path
 
 
 @dataclass(frozen=True)
@@ -180,40 +156,6 @@ def pneumonia() -> Splits:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(train[1]))
     move = Distortion(shift=0.08, turn=10, scale=0.12, light=0.3)
     return _image_splits((train[0][order], train[1][order]), validation, test, move)
-
-
-def beauty(validation_users: int = 5_000, size: int = 256) -> Splits:
-    """Return Amazon Beauty's histories and the item that came next, leave-one-out (SASRec's paper, section IV.A).
-
-    A user's last item is the test target, the second last the validation target, and every earlier item but the first
-    is a training target; each has the items before it as history, the newest 50, padded before with 0. `train` has a
-    row for each training target, shuffled; `validation` a random part of the users (search scores it many times, and
-    12,102 scores a row weigh 48 KB), `test` all 22,363.
-    """
-    sequences = read_sequences()
-    users = np.random.default_rng(SPLIT_SEED).permutation(len(sequences))
-    ends = [(user, at) for user, items in enumerate(sequences) for at in range(1, len(items) - 2)]
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(ends))
-    train = _histories(sequences, [ends[i] for i in order], size)
-    validation = _histories(sequences, [(u, len(sequences[u]) - 2) for u in users[:validation_users]], size)
-    test = _histories(sequences, [(u, len(items) - 1) for u, items in enumerate(sequences)], size)
-    return Splits(train, validation, test, fingerprint({"ids": train.ids.numpy(), "target": train.target.numpy()}))
-
-
-def read_sequences() -> list[NDArray[np.int32]]:
-    """Return each user's items of Amazon Beauty in time order; ids from 1."""
-    lines = find_data("s3rec_beauty.txt").read_text().splitlines()
-    return [np.array(line.split()[1:], dtype=np.int32) for line in lines]
-
-
-def _histories(sequences: list[NDArray[np.int32]], ends: list[tuple[int, int]], size: int) -> Batches:
-    """Return a row for each (user, place of the target): the items before it and the target's id."""
-    history = np.zeros((len(ends), HISTORY), dtype=np.int32)
-    for row, (user, at) in enumerate(ends):
-        newest = sequences[user][max(0, at - HISTORY) : at]
-        history[row, HISTORY - len(newest) :] = newest
-    target = np.array([sequences[user][at] for user, at in ends], dtype=np.int32)
-    return Batches({"history": HISTORY}, torch.from_numpy(history), torch.from_numpy(target), {}, size)
 
 
 def _image_splits(

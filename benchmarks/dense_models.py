@@ -20,24 +20,24 @@ import torch
 from torch import nn
 
 import flyweight as fw
-from dense_data import Images, Splits, beauty, gtsrb, mnist, pneumonia, read_sequences
-from dense_training import Recipe, fit_histories, fit_images, trained
+from dense_data import Images, Splits, gtsrb, mnist, pneumonia
+from dense_training import fit_images
 from flyweight.cost.hardware import describe_hardware
 from flyweight.cost.macs import count_macs
 from flyweight.quality.intervals import estimate
 from flyweight.quality.measure import measure as quality_of
 from flyweight.task.metric import find_metric
 from flyweight.task.scores import evaluating
+from flyweight.zoo.beauty_sasrec import beauty_sasrec, trained_sasrec
 from flyweight.zoo.lenet import LeNet300100
+from flyweight.zoo.recipe import Recipe, trained_once
 from flyweight.zoo.resnet import ResNet
-from flyweight.zoo.sasrec import SASRec
 
 RESULTS = Path(__file__).parent / "results" / "dense_bases.json"
 SEEDS = (0, 1, 2)
 LENET = Recipe(epochs=40, rate=0.002, decay=0.05, batch=256)
 GTSRB = Recipe(epochs=45, rate=0.004, decay=0.05, smoothing=0.1, bfloat16=True)
 PNEUMONIA = Recipe(epochs=20, rate=0.002, decay=0.05, smoothing=0.1, bfloat16=True)
-SASREC = Recipe(epochs=24, rate=0.003, decay=0.02, batch=256, negatives=512)
 
 
 def new_lenet() -> nn.Module:
@@ -53,11 +53,6 @@ def new_gtsrb() -> nn.Module:
 def new_pneumonia() -> nn.Module:
     """Return the untrained network of the chest x-rays: 37 million multiply-accumulates an image."""
     return ResNet(channels=1, classes=2, widths=(32, 64, 128))
-
-
-def new_sasrec() -> nn.Module:
-    """Return an untrained SASRec: two blocks of width 64 with four heads, over Amazon Beauty's 12,101 items."""
-    return SASRec(items=12_102, length=50, dim=64, blocks=2, heads=4, hidden=256, dropout=0.5)
 
 
 def lenet_task(seed: int = 0, copies: int = 1) -> fw.Task:
@@ -82,22 +77,8 @@ def pneumonia_task(seed: int = 0, copies: int = 1) -> fw.Task:
 
 
 def sasrec_task(seed: int = 0) -> fw.Task:
-    """Return SASRec on Amazon Beauty: recall at 10 among all items, those of the history not left out.
-
-    Each user is one row of the test, so rows are independent. The target is the item's id, and column 0 of the scores
-    stands for "no item".
-    """
-    data = beauty()
-    return fw.Task(
-        model=_trained_sasrec(data, seed)[0],
-        inputs={"history": fw.Field(role="request", rows=12_102)},
-        train=data.train,
-        validation=data.validation,
-        test=data.test,
-        metric="recall@10",
-        output="columns",
-        name="SASRec on Amazon Beauty",
-    )
+    """Return SASRec on Amazon Beauty, the zoo's "beauty-sasrec"."""
+    return beauty_sasrec(_epochs, seed)
 
 
 @dataclass(frozen=True)
@@ -124,16 +105,13 @@ def _image_task(name: str, make: Callable[[], nn.Module], data: Splits, recipe: 
 def _trained_images(make: Callable[[], nn.Module], data: Splits, recipe: Recipe) -> tuple[nn.Module, float]:
     train: Images = data.train
     key, watch = f"{data.fingerprint} {train.distortion}", partial(_tell, data.validation, "accuracy")
-    return trained(make, lambda model, recipe: fit_images(model, train, recipe, watch), recipe, key)
+    return trained_once(make, lambda model, recipe: fit_images(model, train, recipe, watch), recipe, key)
 
 
-def _trained_sasrec(data: Splits, seed: int) -> tuple[nn.Module, float]:
-    sequences = [items[:-2] for items in read_sequences()]  # the last two are the test's and validation's
-    recipe = replace(SASREC, seed=seed)
-    watch = partial(_tell, data.validation.head(2_000), "recall@10")
-    return trained(
-        new_sasrec, lambda model, recipe: fit_histories(model, sequences, recipe, watch), recipe, data.fingerprint
-    )
+def _epochs(label: str, done: int, total: int) -> None:
+    """Print every fourth epoch."""
+    if done % 4 == 0:
+        print(f"{label}: epoch {done} of {total}", file=sys.stderr, flush=True)
 
 
 def _tell(split: Any, metric: str, epoch: int, model: nn.Module) -> None:
@@ -156,7 +134,7 @@ BASES: dict[str, Base] = {
     "lenet": Base(lenet_task, partial(_image_seconds, new_lenet, mnist, LENET)),
     "gtsrb": Base(gtsrb_task, partial(_image_seconds, new_gtsrb, gtsrb, GTSRB)),
     "pneumonia": Base(pneumonia_task, partial(_image_seconds, new_pneumonia, pneumonia, PNEUMONIA)),
-    "sasrec": Base(sasrec_task, lambda seed: _trained_sasrec(beauty(), seed)[1]),
+    "sasrec": Base(sasrec_task, lambda seed: trained_sasrec(seed, _epochs)[1]),
 }
 
 

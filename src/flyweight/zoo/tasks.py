@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flyweight.task.task import Task
 from flyweight.zoo import complete_journey as journey
 from flyweight.zoo import movielens
+from flyweight.zoo.beauty_sasrec import beauty_sasrec
 from flyweight.zoo.dcnv2 import DCNv2
 from flyweight.zoo.progress import Progress, silent
 from flyweight.zoo.training import Training, trained
@@ -65,4 +66,5 @@ def movielens_1m(progress: Progress = silent) -> Task:
 ZOO: dict[str, Callable[..., Task]] = {
     "complete-journey": complete_journey,
     "movielens-1m": movielens_1m,
+    "beauty-sasrec": beauty_sasrec,
 }
