@@ -50,6 +50,7 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor]) -> TracedModel:
     assert isinstance(body, fx.GraphModule)
     _name_inputs(body, tuple(inputs))
     body = _under_own_names(body)
+    _drop_idle_casts(body)
     restore_lifted(body, model)
     first: dict[int, str] = {}
     for name, module in _whole(model):
@@ -73,6 +74,16 @@ def _name_inputs(body: fx.GraphModule, names: tuple[str, ...]) -> None:
         if node.op == "output":
             (outputs,) = node.args
             node.args = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs,)
+
+
+def _drop_idle_casts(body: fx.GraphModule) -> None:
+    """Drop casts to the type that a tensor has already; what else reads the tensor would seem to read their module."""
+    for node in body.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        source = node.args[0]
+        value = source.meta.get("val") if isinstance(source, fx.Node) else None
+        if len(node.args) == 2 and not node.kwargs and value is not None and value.dtype == node.meta["val"].dtype:
+            node.replace_all_uses_with(source)
+            body.graph.erase_node(node)
 
 
 def _under_own_names(body: fx.GraphModule) -> fx.GraphModule:
