@@ -32,6 +32,7 @@ ONE_GROUP = [
     Coding(stages=2, bits=7),
     Coding(rounded=True),
 ]
+PIECES = st.builds(Coding, groups=st.just(4), stages=st.integers(1, 2), bits=st.integers(1, 8))
 
 
 def band(start: int, stop: int, coding: Coding, seed: int) -> CodedBand:
@@ -96,11 +97,7 @@ def test_any_mixture_of_tables_and_bands_gives_their_rows(
 
 
 @given(
-    codings=st.lists(
-        st.lists(st.builds(Coding, groups=st.just(4), stages=st.integers(1, 2), bits=st.integers(1, 8)), min_size=1, max_size=3),
-        min_size=1,
-        max_size=4,
-    ),
+    codings=st.lists(st.lists(PIECES, min_size=1, max_size=3), min_size=1, max_size=4),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from flyweight.tables.coded_table import COLUMNS, FLOAT_EXACT, CodedTable
+from flyweight.tables.coded_table import COLUMNS, CodedTable
 from flyweight.tables.rounded_table import RoundedTable
 
 AnyTable = CodedTable | RoundedTable | nn.Embedding
@@ -106,7 +106,7 @@ def with_sums(plan: TablePlan) -> TablePlan | None:
 
     A row of two 4-bit codes is one of 256 sums, and the number is at most WORD_BITS long.
     """
-    if plan.groups > 1 or plan.longest_position >= FLOAT_EXACT:
+    if plan.groups > 1:
         return None
     if plan.stages == 1:
         return plan
