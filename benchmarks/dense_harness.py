@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -27,8 +28,9 @@ from torch import nn
 from flyweight.cost.hardware import PACKAGES, describe_hardware, package_versions
 from flyweight.cost.latency import Rounds, speedup, time_rounds
 from flyweight.cost.sizes import bytes_on_disk
+from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
-from flyweight.planning.artefact import artefact_scores, make_artefact
+from flyweight.planning.artefact import artefact_scores, make_artefact, one_request
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import Comparison, compare
 from flyweight.planning.compress import compress
@@ -36,6 +38,7 @@ from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.requests import as_arrays, sample_requests, timed_request
 from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
+from flyweight.task.field import REQUEST_INDEX, REQUESTS
 from flyweight.task.scores import Scores
 from flyweight.task.step import Step
 from flyweight.task.task import Task
@@ -66,9 +69,46 @@ Open = Callable[[Path, int], Mapping[str, Running]]
 def open_onnx(folder: Path, threads: int, engines: tuple[str, ...] = ENGINES) -> dict[str, Running]:
     """Return `model.onnx` of a folder in every engine that takes it, by the engine's name."""
     path = folder / "model.onnx"
-    return {
-        name: find_engine(name).prepare(path, threads) for name in engines if find_engine(name).cannot_run(path) is None
-    }
+    requests = requests_of(path)
+    found: dict[str, Running] = {}
+    for name in engines:
+        engine = find_engine(name)
+        if engine.available() is None and engine.cannot_run(path) is None:
+            prepared = engine.prepare(path, threads)
+            found[name] = Hoisted(prepared, requests) if requests else prepared
+    return found
+
+
+def requests_of(path: Path) -> frozenset[str]:
+    """Return the inputs of a file that have a row for each request, none where it takes flat batches."""
+    graph = onnx.load(path, load_external_data=False).graph
+    dims = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
+    return frozenset(name for name, sizes in dims.items() if len(sizes) and sizes[0].dim_param == REQUESTS)
+
+
+class Hoisted:
+    """A hoisted file, given flat batches: each row as a request of its own, or all rows as candidates of one."""
+
+    def __init__(self, prepared: Prepared, requests: frozenset[str]) -> None:
+        self.prepared, self.requests = prepared, requests
+        self.input_names = prepared.input_names
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the scores of a batch whose rows may be of different requests."""
+        rows = max(len(value) for value in inputs.values())
+        return self.prepared.run({**inputs, REQUEST_INDEX: np.arange(rows, dtype=np.int64)})
+
+    def served(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return a flat batch of one request as it is served: the request's fields once."""
+        return one_request(inputs, self.requests)
+
+
+def caller(running: Running, arrays: dict[str, NDArray[Any]]) -> Callable[[], object]:
+    """Return a call that scores one request, given as a flat batch, in the form that the model is served in."""
+    wanted = _wanted(running, arrays)
+    if isinstance(running, Hoisted):
+        return partial(running.prepared.run, running.served(wanted))
+    return partial(running.run, wanted)
 
 
 @dataclass(frozen=True)
@@ -113,6 +153,8 @@ class Case:
     rows: tuple[int, ...]
     margin: float
     unit: str = ""
+    family: str = "dense"
+    engines: tuple[str, ...] = ENGINES
 
 
 def say(words: str) -> None:
@@ -136,9 +178,10 @@ class Bench:
         folder = self.folder / "original"
         samples = sample_requests(self.task)
         made = make_artefact(self.task.model, samples, _rows_of(samples), folder)
-        self.running["original"] = open_onnx(folder, THREADS)
+        self.running["original"] = open_onnx(folder, THREADS, self.case.engines)
         scores = _scores(self.task, self.running["original"]["onnxruntime"])
         found = compare(self.task, scores, scores, self.case.margin, 0.95)
+        by_engine = self._by_engine("original", scores, "onnxruntime")
         self.rows["original"] = {
             "name": "original",
             "kind": "original",
@@ -146,8 +189,18 @@ class Bench:
             "macs": made.macs.total,
             "quality": as_json(found.before),
             "guards": {name: as_json(one) for name, one in found.guards_before.items()},
+            **by_engine,
         }
         return scores
+
+    def _by_engine(self, name: str, before: Scores, known: str) -> Json:
+        """Return the drop in each further engine of a case that asks for several: some round more than the file."""
+        others = [one for one in self.running[name] if one != known and self.case.engines != ENGINES]
+        told: Json = {}
+        for engine in others:
+            found = compare(self.task, before, _scores(self.task, self.running[name][engine]), self.case.margin, 0.95)
+            told[engine] = {"drop": as_json(found.drop), "certified": found.certified}
+        return {"by_engine": told} if told else {}
 
     def add(self, one: Contender, before: Scores) -> Json:
         """Make a contender, or open what was made of it before, and return its row without times."""
@@ -158,7 +211,8 @@ class Bench:
         scores = _scores(self.task, self.running[one.name][engine])
         found = compare(self.task, before, scores, self.case.margin, 0.95)
         say(f"{self.case.name}/{self.seed} {one.name}: drop {found.drop}")
-        return {"name": one.name, "kind": one.kind, "engine": engine} | told | comparison_json(found)
+        by_engine = self._by_engine(one.name, before, engine)
+        return {"name": one.name, "kind": one.kind, "engine": engine} | told | comparison_json(found) | by_engine
 
     def _made(self, one: Contender, folder: Path) -> Json:
         kept = folder / "told.json"
@@ -186,7 +240,7 @@ class Bench:
             calls: dict[str, Callable[[], object]] = {"original in eager": eager}
             for name, engines in self.running.items():
                 for engine, running in engines.items():
-                    calls[f"{name} in {engine}"] = partial(running.run, _wanted(running, arrays))
+                    calls[f"{name} in {engine}"] = caller(running, arrays)
             say(f"{self.case.name}/{self.seed} timing {len(calls)} at {rows} rows")
             self.task.model.eval()
             rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=SECONDS)
@@ -197,7 +251,8 @@ class Bench:
             times: Json = {}
             for engine in [*engines, *(["eager"] if name == "original" else [])]:
                 one = rounds.latency(f"{name} in {engine}")
-                times[engine] = {"p50": one.p50, "low": one.p50_low, "high": one.p50_high, "repeats": one.repeats}
+                times[engine] = {"p50": one.p50, "p95": one.p95, "p99": one.p99, "repeats": one.repeats}
+                times[engine] |= {"low": one.p50_low, "high": one.p50_high}
                 rival = f"original in {engine}"
                 if name != "original" and rival in rounds.samples:
                     gain = speedup(rounds, rival, f"{name} in {engine}")
@@ -208,10 +263,10 @@ class Bench:
 def run_case(case: Case, seeds: list[int], most: int | None = None) -> None:
     """Run a case for each seed, writing each row as it comes; with `most` the first so many contenders only."""
     torch.set_num_threads(THREADS)
-    path = RESULTS / f"dense_{case.name}.json"
+    path = RESULTS / f"{case.family}_{case.name}.json"
     for seed in seeds:
         task = case.task(seed)
-        folder = cache_folder() / "dense" / case.name / str(seed)
+        folder = cache_folder() / case.family / case.name / str(seed)
         bench = Bench(case, seed, task, folder)
         before = bench.original()
         failed: dict[str, str] = {}
