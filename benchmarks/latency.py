@@ -64,7 +64,7 @@ def _rules() -> str:
 def rewritten_alone(task: fw.Task, folder: Path) -> Json:
     """Export the original rewritten, not compressed: what computing each thing once gives by itself."""
     samples = sample_requests(task)
-    inputs, target, _ = next(task.batches("validation"))
+    inputs, _, _ = next(task.batches("validation"))
     real = {name: inputs[name][:256] for name in samples[0]}
     found = hoist(task.model, task.inputs, [real, *samples], RULES)
     rows = len(next(iter(samples[0].values())))

@@ -90,10 +90,9 @@ def _line(row: Json, engine: str, eager: float) -> list[str]:
 
 def _quality(row: Json, engine: str) -> list[str]:
     """Return the quality, or the drop with its interval and whether it is certified, in the engine that is shown."""
-    own = row if engine == row.get("engine") or row["kind"] == "original" and engine in ("onnxruntime", "eager") else None
-    if row["kind"] == "original" and own is not None:
+    if row["kind"] == "original" and engine in ("onnxruntime", "eager"):
         return [f"{row['quality']['value']:.4f}", ""]
-    told = own or row.get("by_engine", {}).get(engine)
+    told = row if engine == row.get("engine") else row.get("by_engine", {}).get(engine)
     if told is None:
         return ["not scored", ""]
     drop = told["drop"]
@@ -117,9 +116,8 @@ def hoisting_lines(found: Json) -> list[list[str]]:
     for engine, time in ours["latency_ms"]["500"].items():
         old = rows["original"]["latency_ms"]["500"].get(engine)
         if old is not None:
-            lines.append(
-                [NAMES.get(engine, engine), f"{old['p50']:.2f}", f"{time['p50']:.2f}", f"{old['p50'] / time['p50']:.2f}x"]
-            )
+            was, now = old["p50"], time["p50"]
+            lines.append([NAMES.get(engine, engine), f"{was:.2f}", f"{now:.2f}", f"{was / now:.2f}x"])
     return lines
 
 
