@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import flyweight as fw
 from flyweight.zoo import complete_journey
-from flyweight.zoo.dcnv2 import DCNv2
+from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.training import Training, train, trained
 
 

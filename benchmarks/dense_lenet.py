@@ -22,7 +22,7 @@ from flyweight.pruning.prune import Prune
 from flyweight.pruning.share_weights import ShareWeights
 from flyweight.pruning.sparse_packing import with_dense_weights
 from flyweight.task.change import Change
-from flyweight.zoo.lenet import LeNet300100
+from flyweight.zoo.models.lenet import LeNet300100
 
 #: The share of weights that goes: 33 times fewer are left. Chosen on validation data, as rounds and epochs were.
 RATIO = 0.97

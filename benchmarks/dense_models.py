@@ -29,9 +29,9 @@ from flyweight.quality.measure import measure as quality_of
 from flyweight.task.metric import find_metric
 from flyweight.task.scores import evaluating
 from flyweight.zoo.beauty_sasrec import beauty_sasrec, trained_sasrec
-from flyweight.zoo.lenet import LeNet300100
+from flyweight.zoo.models.lenet import LeNet300100
+from flyweight.zoo.models.resnet import ResNet
 from flyweight.zoo.recipe import Recipe, trained_once
-from flyweight.zoo.resnet import ResNet
 
 RESULTS = Path(__file__).parent / "results" / "dense_bases.json"
 SEEDS = (0, 1, 2)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import Tensor, nn
 
 from flyweight.zoo.complete_journey import Dataset
-from flyweight.zoo.dcnv2 import DCNv2
+from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.progress import Progress
 from flyweight.zoo.training import Training, trained
 from table_peers import quantised

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from flyweight.errors import FlyweightError
 from flyweight.zoo.cache import fingerprint
 from flyweight.zoo.data_files import find_data
-from flyweight.zoo.lenet import LeNet300100
+from flyweight.zoo.models.lenet import LeNet300100
 from flyweight.zoo.recipe import Recipe, trained_once
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -14,7 +14,7 @@ import dense_peers
 from flyweight.cost.macs import count_macs
 from flyweight.engines.executed import integer_share
 from flyweight.engines.export import export_onnx
-from flyweight.zoo.resnet import ResNet
+from flyweight.zoo.models.resnet import ResNet
 
 for package in ("nncf", "openvino", "torchao", "torch_pruning"):
     pytest.importorskip(package, reason=f"{package} is not installed (flyweight[bench])")

@@ -8,7 +8,7 @@ import flyweight as fw
 from flyweight.cost.macs import count_macs
 from flyweight.distillation.distill import Distill
 from flyweight.distillation.student import Thinner, make_student
-from flyweight.zoo.resnet import ResNet
+from flyweight.zoo.models.resnet import ResNet
 from small_tasks import Ranker, seeded, trained_task
 
 IMAGES = {"image": torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))}

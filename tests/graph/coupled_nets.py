@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
-from flyweight.zoo.dcnv2 import DCNv2
-from flyweight.zoo.lenet import LeNet300100
-from flyweight.zoo.resnet import ResNet
-from flyweight.zoo.sasrec import SASRec
+from flyweight.zoo.models.dcnv2 import DCNv2
+from flyweight.zoo.models.lenet import LeNet300100
+from flyweight.zoo.models.resnet import ResNet
+from flyweight.zoo.models.sasrec import SASRec
 
 
 class ConcatIntoLinear(nn.Module):

@@ -12,8 +12,8 @@ from flyweight.graph.coupled.analysis import components
 from flyweight.graph.coupling import Group, Place, find_groups
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import tensor_of
-from flyweight.zoo.dcnv2 import DCNv2
-from flyweight.zoo.resnet import ResNet
+from flyweight.zoo.models.dcnv2 import DCNv2
+from flyweight.zoo.models.resnet import ResNet
 
 
 def groups_of(model: nn.Module | str, **inputs: Tensor) -> tuple[dict[str, Group], dict[str, str]]:

@@ -16,7 +16,7 @@ from flyweight.graph.sparse_bits import read_bits, write_bits
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, tensor_of
 from flyweight.pruning.sparse_packing import Coded, pack_weight, with_dense_weights, with_sparse_weights
-from flyweight.zoo.lenet import LeNet300100
+from flyweight.zoo.models.lenet import LeNet300100
 
 WEIGHTS = ("layers.0.weight", "layers.2.weight")
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from flyweight.errors import InputError
 from flyweight.zoo import complete_journey, packaged
 from flyweight.zoo.complete_journey import CROSSES, FINGERPRINT, ROLES, ROWS, build, load
-from flyweight.zoo.dcnv2 import DCNv2
+from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.packaged import packaged_file
 from flyweight.zoo.references import count_scores
 from flyweight.zoo.tasks import ZOO

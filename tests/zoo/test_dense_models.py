@@ -7,9 +7,9 @@ from torch import nn
 from torch.export import Dim
 
 from flyweight.cost.macs import count_macs
-from flyweight.zoo.lenet import LeNet300100
-from flyweight.zoo.resnet import ResidualBlock, ResNet
-from flyweight.zoo.sasrec import SASRec, SelfAttention
+from flyweight.zoo.models.lenet import LeNet300100
+from flyweight.zoo.models.resnet import ResidualBlock, ResNet
+from flyweight.zoo.models.sasrec import SASRec, SelfAttention
 
 HISTORY = torch.tensor([[0, 0, 3, 7], [1, 2, 3, 4], [0, 0, 0, 0]])
 

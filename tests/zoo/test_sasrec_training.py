@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flyweight.zoo.models.sasrec import SASRec
 from flyweight.zoo.recipe import Recipe
-from flyweight.zoo.sasrec import SASRec
 from flyweight.zoo.sequence_training import fit_histories, next_item_loss, padded
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from flyweight.zoo.dcnv2 import DCNv2
+from flyweight.zoo.models.dcnv2 import DCNv2
+from flyweight.zoo.models.two_tower import TwoTower
 from flyweight.zoo.references import LogisticRegression
-from flyweight.zoo.two_tower import TwoTower
 
 ROWS = {"user": 10, "item": 30}
 IDS = {"user": torch.tensor([1, 2, 0]), "item": torch.tensor([29, 5, 0])}

@@ -8,7 +8,7 @@ import torch
 from flyweight.errors import FlyweightError
 from flyweight.zoo.batches import Batches
 from flyweight.zoo.cache import fingerprint
-from flyweight.zoo.dcnv2 import DCNv2
+from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.training import Training, train, trained
 
 SETTINGS = Training(batch_rows=64, table_rate=0.05, dense_rate=0.01)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from flyweight.task.task import Task
 from flyweight.zoo import beauty
+from flyweight.zoo.models.sasrec import SASRec
 from flyweight.zoo.progress import Progress, silent
 from flyweight.zoo.recipe import Recipe, trained_once
-from flyweight.zoo.sasrec import SASRec
 from flyweight.zoo.sequence_training import fit_histories
 
 #: Chosen on validation users. With 512 wrong items a step it learns what binary cross-entropy with one does not.

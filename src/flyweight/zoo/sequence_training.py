@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flyweight.zoo.models.sasrec import SASRec
 from flyweight.zoo.recipe import Recipe, Watch, one_cycle, take_step
-from flyweight.zoo.sasrec import SASRec
 
 Sequence = NDArray[np.int32]
 

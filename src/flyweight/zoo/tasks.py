@@ -6,10 +6,10 @@ from flyweight.task.task import Task
 from flyweight.zoo import complete_journey as journey
 from flyweight.zoo import movielens
 from flyweight.zoo.beauty_sasrec import beauty_sasrec
-from flyweight.zoo.dcnv2 import DCNv2
+from flyweight.zoo.models.dcnv2 import DCNv2
+from flyweight.zoo.models.two_tower import TwoTower
 from flyweight.zoo.progress import Progress, silent
 from flyweight.zoo.training import Training, trained
-from flyweight.zoo.two_tower import TwoTower
 
 _JOURNEY_TRAINING = Training()
 _MOVIELENS_TRAINING = Training(batch_rows=4096, table_rate=0.02, dense_rate=0.005, final_rate=0.05, epochs=3)
