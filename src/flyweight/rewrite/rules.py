@@ -1,10 +1,25 @@
 """All rewrite rules, in the order in which they are tried."""
 
-from flyweight.rewrite import split_linear
+from flyweight.rewrite import (
+    attention,
+    batched_products,
+    late_expand,
+    leaky_prelu,
+    split_linear,
+    sum_of_products,
+    target_attention,
+)
 from flyweight.rewrite.rule import Rule
 
 #: Bring what is left of the request out of layers that read both sides.
-HOISTING: tuple[Rule, ...] = (split_linear.RULE,)
+HOISTING: tuple[Rule, ...] = (
+    late_expand.RULE,
+    target_attention.RULE,  # before split linear, which would take k out and leave q-k and q*k behind
+    split_linear.RULE,
+    attention.RULE,
+    batched_products.RULE,
+    sum_of_products.RULE,
+)
 #: Make one operator of several, on either side.
-FUSING: tuple[Rule, ...] = ()
+FUSING: tuple[Rule, ...] = (leaky_prelu.RULE,)
 RULES: tuple[Rule, ...] = (*HOISTING, *FUSING)

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from flyweight.graph.traced import tensor_of
 from flyweight.rewrite.attention_terms import Block, Product, blocks_of, is_request, is_thin
 from flyweight.rewrite.block_weights import BlockWeights
 from flyweight.rewrite.emit import emit, shape_of
@@ -157,7 +156,7 @@ def _matrices(body: fx.GraphModule, node: fx.Node, sides: _Sides, weights: Block
     last = _last_row(body, node, sides, weights, bias)
     if last is not None:
         parts.append(last)
-        read = emit(body, node, aten.constant_pad_nd.default, read, [0, 1], 1.0)
+        read = emit(body, node, aten.cat.default, [read, _ones(body, node, read)], -1)
     matrix = parts[0] if len(parts) == 1 else emit(body, node, aten.cat.default, parts, 1)
     out = emit(body, node, aten.matmul.default, read, matrix)
     rest = _layer(body, node, [one for one in sides.request if one[0] not in keys or len(one) > 1], weights, None)
@@ -171,10 +170,12 @@ def _last_row(body: fx.GraphModule, node: fx.Node, sides: _Sides, weights: Block
         return found
     if bias is None:
         return None
-    _, query = sides.meeting[0]
-    nothing = torch.zeros(weights.units, 1, dtype=tensor_of(body, str(bias.target)).dtype)
-    first = emit(body, node, aten.slice.Tensor, query, 2, 0, 1)  # (rows, 1, 1): as many rows as there are
-    return emit(body, node, aten.linear.default, first, weights.constant("rows", nothing), bias)
+    return emit(body, node, aten.mul.Tensor, _ones(body, node, sides.meeting[0][1]), bias)
+
+
+def _ones(body: fx.GraphModule, node: fx.Node, like: fx.Node) -> fx.Node:
+    """Return (..., 1) of ones, as many as a value (..., width) has rows and steps."""
+    return emit(body, node, aten.ones_like.default, emit(body, node, aten.slice.Tensor, like, 2, 0, 1))
 
 
 @dataclass
