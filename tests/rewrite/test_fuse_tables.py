@@ -193,12 +193,13 @@ def test_codes_too_long_for_exact_places_are_refused_with_their_length() -> None
     class Long(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.long, self.short = coded(4_200_000, dim=1), coded(50, dim=1)
+            self.long, self.short, self.other = coded(4_200_000, dim=1), coded(50, dim=1), coded(50, dim=1)
 
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            return torch.cat([self.long(a), self.short(b)], 1)
+        def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            return torch.cat([self.long(a), self.short(b), self.other(c)], 1)
 
-    traced = trace(Long().eval(), ids("a", "b"))
+    traced = fused(Long(), ids(*"abc"))
+    assert stacks(traced) == [2]
     (reason,) = [RULE.check(traced.body, node) for node in RULE.find(traced.body)]
     assert reason is not None
     assert "16,800,000 bits" in reason

@@ -28,8 +28,7 @@ def fuse_tables(same: Same = same_rows) -> Rule:
     """
 
     def find(body: fx.GraphModule) -> list[fx.Node]:
-        groups = _groups(body, same)
-        return [group[0].node for group in groups if len(group) > 1] + list(_alone(body, same))
+        return [group[0].node for group in _groups(body, same)] + list(_alone(body, same))
 
     def check(body: fx.GraphModule, node: fx.Node) -> str | None:
         return _alone(body, same).get(node)
@@ -59,7 +58,9 @@ def _kinds(body: fx.GraphModule, same: Same) -> list[list[Lookup]]:
 def _alone(body: fx.GraphModule, same: Same) -> dict[fx.Node, str]:
     """Return the lookups that would have company and cannot be stacked, with the reason."""
     every = _lookups(body)
-    found = {one.node: why_alone(one, every, kind) for kind in _kinds(body, same) if len(kind) > 1 for one in kind}
+    stacked = any(isinstance(module, StackedTables) for module in body.children())
+    kinds = [kind for kind in _kinds(body, same) if len(kind) > 1 or stacked]
+    found = {one.node: why_alone(one, every, kind) for kind in kinds for one in kind}
     return {node: reason for node, reason in found.items() if reason is not None}
 
 
@@ -79,7 +80,7 @@ def _groups(body: fx.GraphModule, same: Same) -> list[list[Lookup]]:
             group.append(one)
             values += one.values
         groups.append(group)
-    return [group for group in groups if group and not _depend(group)]
+    return [group for group in groups if len(group) > 1 and not _depend(group)]
 
 
 def _depend(group: Sequence[Lookup]) -> bool:

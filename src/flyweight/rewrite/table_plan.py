@@ -48,8 +48,12 @@ class TablePlan:
 
     @property
     def longest_position(self) -> int:
-        """A bound on the number of bits that any id is multiplied to."""
-        return self.rows * max(1, int(self.columns["row_bits"].max()))
+        """What the largest product of an id and the bits of its row is below."""
+        row_bits = self.columns["row_bits"][:, 0].clamp_min(1)
+        if self.page_band is None:
+            return self.rows * int(row_bits[0])
+        ends = (torch.arange(len(self.page_band)) + 1 << self.page_bits).clamp_max(self.rows)
+        return int((ends * row_bits[self.page_band.long()]).max())
 
     @property
     def straddles(self) -> bool:
