@@ -177,16 +177,16 @@ def test_a_long_table_read_at_two_places_is_not_stored_twice() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.item, self.brand = coded(200_000, seed=1), coded(50, seed=2)
+            self.item, self.brand, self.long = coded(200_000, seed=1), coded(50, seed=2), coded(200_000, seed=3)
 
-        def forward(self, a: Tensor, b: Tensor, past: Tensor) -> Tensor:
-            return torch.cat([self.item(a), self.brand(b), self.item(past).sum(1)], 1)
+        def forward(self, a: Tensor, b: Tensor, c: Tensor, past: Tensor) -> Tensor:
+            return torch.cat([self.item(a), self.brand(b), self.long(c), self.item(past).sum(1)], 1)
 
-    inputs = {**ids("a", "b"), "past": torch.randint(0, 50, (7, 4))}
+    inputs = {**ids(*"abc"), "past": torch.randint(0, 50, (7, 4))}
     traced = trace(Shared().eval(), inputs)
     reasons = [RULE.check(traced.body, node) for node in RULE.find(traced.body)]
     assert any("100,256 bytes would be stored twice" in reason for reason in reasons if reason)
-    assert stacks(fused(Shared(), inputs)) == []
+    assert stacks(fused(Shared(), inputs)) == [2]
 
 
 def test_codes_too_long_for_exact_places_are_refused_with_their_length() -> None:

@@ -79,9 +79,11 @@ def why_alone(lookup: Lookup, all_lookups: list[Lookup], members: list[Lookup]) 
     if own is not None and not torch.equal(own.to(plan.codebook.dtype).to(own.dtype), own):
         return f"its padding row is not exact in {plan.codebook.dtype}, in which codewords are stored"
     size = plan.codes.numel() + plan.codebook.numel() * plan.codebook.element_size()
-    others = [one for one in all_lookups if identity(one.asked.table) == identity(asked.table) and one not in members]
+    company = {one.node for one in members}
+    readers = [one.node for one in all_lookups if identity(one.asked.table) == identity(asked.table)]
+    others = [node for node in readers if node not in company]
     if others and size > TWICE_BYTES:
-        return f"{others[0].node.name} reads the same table at other ids, and {size:,} bytes would be stored twice"
+        return f"{others[0].name} reads the same table at other ids, and {size:,} bytes would be stored twice"
     if lookup.kind[4] == "rows" and size > STACKED_BYTES:
         return f"its rows are kept as they are, and {size:,} bytes would be copied (at most {STACKED_BYTES:,})"
     return None
