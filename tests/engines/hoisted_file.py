@@ -1,4 +1,4 @@
-"""A small file as hoisting writes it: request fields with a row for each request, and `request_index` with a default."""
+"""A small file as hoisting writes it: request fields with a row for each request, `request_index` with a default."""
 
 from pathlib import Path
 

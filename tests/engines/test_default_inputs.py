@@ -83,5 +83,6 @@ def test_wrong_index_is_named(prepared: Prepared, change: dict[str, np.ndarray |
 def test_openvino_works_the_default_out_once(path: Path) -> None:
     """Left out, the index is a constant; the network for calls with it is another one."""
     engine = OpenVino()
-    names = [{port.get_any_name() for port in engine.compile(path, 1, given).inputs} for given in ((), ("request_index",))]
+    compiled = [engine.compile(path, 1, given) for given in ((), ("request_index",))]
+    names = [{port.get_any_name() for port in one.inputs} for one in compiled]
     assert names == [{"user", "item"}, {"user", "item", "request_index"}]

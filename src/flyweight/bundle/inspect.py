@@ -44,6 +44,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
             "after": _timed(latency.after),
         },
         "engine": timing.engine,
+        "threads": timing.threads,
         "engines": [tried.model_dump() for tried in timing.engines],
         "hardware": timing.hardware.model_dump(),
         "versions": dict(timing.versions),

@@ -6,19 +6,25 @@ from typing import Literal
 
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
-from flyweight.engines.registry import ENGINES, ROUNDING, find_engine
+from flyweight.cost.hardware import describe_hardware
+from flyweight.engines.registry import FALLBACKS, KNOWN, find_engine
 from flyweight.errors import EngineError, InputError
 
 
 def load(
-    path: str | Path, *, engine: str | None = None, threads: int = 0, unknown: Literal["map", "refuse"] = "map"
+    path: str | Path,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    unknown: Literal["map", "refuse"] = "map",
 ) -> Ranker:
     """Read a bundle, check it and start its model in an engine.
 
     Args:
         engine: a name from `flyweight.engines.registry`; None takes the one that was fastest when the bundle was made,
             or, where that is missing here, the first available one, with a warning.
-        threads: threads the engine may use; 0 leaves it to the engine.
+        threads: threads the engine may use; None takes as many as it was fastest with, if this machine has them,
+            0 leaves it to the engine.
         unknown: ids outside of a vocabulary are taken for its field's id of unknown values and counted
             (`Ranker.unknown_ids`), or refused; fields without such an id refuse them anyhow.
 
@@ -31,7 +37,7 @@ def load(
         >>> fw.load("ranker.fly").score({"user_id": 7}, {"item_id": [3, 5]}).shape  # doctest: +SKIP
         (2,)
     """
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 0):
         raise InputError(f"threads must be a whole number from 0 on; seen {threads!r}. 0 leaves it to the engine.")
     if unknown not in ("map", "refuse"):
         raise InputError(f"unknown must be 'map' or 'refuse'; seen {unknown!r}.")
@@ -41,12 +47,12 @@ def load(
     return ranker
 
 
-def _start_first(bundle: Bundle, threads: int) -> Ranker:
+def _start_first(bundle: Bundle, threads: int | None) -> Ranker:
     """Start the recorded engine or, where that cannot be had, the first that runs, with a warning."""
     recorded = bundle.timing.engine
-    known = recorded in ENGINES or recorded in ROUNDING
+    known = recorded in KNOWN
     reasons: list[str] = [] if known else [f"{recorded} is unknown here"]
-    for name in [recorded] * known + [name for name in ENGINES if name != recorded]:
+    for name in [recorded] * known + [name for name in FALLBACKS if name != recorded]:
         try:
             ranker = _start(bundle, name, threads)
         except EngineError as error:
@@ -58,9 +64,17 @@ def _start_first(bundle: Bundle, threads: int) -> Ranker:
     raise EngineError(f"No engine here can run {bundle.path} ({'; '.join(reasons)}). pip install onnxruntime.")
 
 
-def _start(bundle: Bundle, engine: str, threads: int) -> Ranker:
+def _start(bundle: Bundle, engine: str, threads: int | None) -> Ranker:
     chosen = find_engine(engine)
     why = chosen.available()
     if why is not None:
         raise EngineError(why)
-    return Ranker(bundle, chosen.prepare(bundle.model, threads), engine)
+    count = _threads(bundle, engine) if threads is None else threads
+    return Ranker(bundle, chosen.prepare(bundle.model, count), engine)
+
+
+def _threads(bundle: Bundle, engine: str) -> int:
+    """Return what was measured to be best, for the engine that it was measured in and where there are as many cores."""
+    best = bundle.timing.threads or 0
+    fits = engine == bundle.timing.engine and best <= describe_hardware()["cores_allowed"]
+    return best if fits else 0

@@ -57,6 +57,7 @@ class Timing(Entry):
     Args:
         engine: the engine chosen by measurement; `load` takes it unless told otherwise.
         engines: every engine compared.
+        threads: that the engine was fastest with; `load` takes it unless told otherwise, None leaves it to the engine.
         versions: of what was running ("python", "torch", "onnxruntime", ...).
         resident_bytes: memory of a running engine, by what was running ("before_exported", "after").
         wall_seconds: time the compression took.
@@ -64,6 +65,7 @@ class Timing(Entry):
 
     engine: Name
     engines: list[EngineTried] = Field(default_factory=list)
+    threads: Count | None = None
     latency: Latencies = Field(default_factory=Latencies)
     hardware: Hardware
     versions: dict[Name, Text] = Field(default_factory=dict)

@@ -11,7 +11,7 @@ from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
 from flyweight.bundle.samples import Sample
 from flyweight.engines.agreement import agreement
-from flyweight.engines.registry import ENGINES, ROUNDING, find_engine
+from flyweight.engines.registry import ENGINES, KNOWN, find_engine, tolerance_in
 from flyweight.errors import BundleError, FlyweightError
 
 
@@ -45,8 +45,8 @@ def verify(path: str | Path, *, engine: str | None = None) -> Verification:
     """Re-read a bundle, check every hash, and score its stored requests in each engine that is here.
 
     Scores must agree with the reference model's to 1e-4 relative, with the same order of candidates; those of a model
-    rounded to few bits to what the rounding does. An engine that was not offered for this bundle when it
-    was made is named and not run, unless asked for by `engine`.
+    rounded to few bits to what the rounding does, those of an engine that computes in bfloat16 to 2^-5. An engine that
+    was not offered for this bundle when it was made is named and not run, unless asked for by `engine`.
 
     Raises:
         InputError: the engine asked for is unknown.
@@ -62,8 +62,8 @@ def verify(path: str | Path, *, engine: str | None = None) -> Verification:
         bundle = read_bundle(path)
     except BundleError as error:
         return Verification(path, (Check("files", False, str(error)),))
-    chosen = [bundle.timing.engine] if bundle.timing.engine in ROUNDING else []
-    names = [*ENGINES, *chosen] if engine is None else [engine]
+    chosen = [bundle.timing.engine] if bundle.timing.engine in KNOWN else []
+    names = list(dict.fromkeys([*ENGINES, *chosen])) if engine is None else [engine]
     total = sum(bundle.sizes.values())
     checks = [
         Check("files", True, f"{len(bundle.sizes)} files, {total:,} bytes, every size and hash as recorded"),
@@ -99,7 +99,10 @@ def _check_engine(bundle: Bundle, name: str, asked: bool) -> Check | None:
         return Check(f"scores in {name}", False, "the bundle holds no stored requests")
     try:
         with Ranker(bundle, engine.prepare(bundle.model, 0), name) as ranker:
-            found = [agreement(sample.scores, _scored(ranker, sample), noise=sample.noise) for sample in bundle.samples]
+            found = [
+                agreement(sample.scores, scored(ranker, sample), tolerance_in(name), noise=sample.noise)
+                for sample in bundle.samples
+            ]
     except FlyweightError as error:
         return Check(f"scores in {name}", False, str(error))
     bad = next((one for one in found if not one.ok), None)
@@ -108,7 +111,7 @@ def _check_engine(bundle: Bundle, name: str, asked: bool) -> Check | None:
     return Check(f"scores in {name}", bad is None, f"{len(found)} stored requests, {rows:,} rows: {worst.words}")
 
 
-def _scored(ranker: Ranker, sample: Sample) -> NDArray[Any]:
+def scored(ranker: Ranker, sample: Sample) -> NDArray[Any]:
     """Score a stored batch, as one request where it is one: that is how a hoisted model is served."""
     requests = ranker.bundle.graph.requests
     if not requests or any((sample.inputs[name] != sample.inputs[name][:1]).any() for name in requests):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import flyweight
+from flyweight.cli.bench import bench
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
 from flyweight.errors import FlyweightError, InputError
 
@@ -132,6 +133,9 @@ def report(
     except OSError as error:
         raise InputError(f"The page cannot be written to {out_path}: {error.strerror}; change --out.") from error
     out.print(f"Wrote {out_path}", markup=False)
+
+
+app.command()(bench)
 
 
 def main() -> None:

@@ -40,6 +40,14 @@ class Choice:
         """Threads that the chosen engine was fastest with."""
         return self.latencies[self.engine].threads
 
+    def surely_fastest(self, engine: str, threads: int) -> int:
+        """Return the threads that an engine was surely faster with than with `threads`, else `threads`.
+
+        Surely: the intervals of the medians lie apart.
+        """
+        known, best = self.tried[engine, threads], self.latencies[engine]
+        return best.threads if best.p50_high < known.p50_low else threads
+
 
 def choose_engine(
     path: Path,

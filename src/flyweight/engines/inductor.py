@@ -42,7 +42,7 @@ class Inductor:
     def available(self) -> str | None:
         """Return None if `torch` and a C++ compiler are here, else what to install."""
         missing = torch_missing(self.name)
-        return missing or (None if _compiler() else f"{self.name}: {_wanted()} is not installed; {_ADVICE}")
+        return missing or (None if _compiler() else f"{self.name}: {_wanted()} is not installed, {_ADVICE}")
 
     def cannot_run(self, path: Path) -> str | None:
         """Return None if every operator of the model is known, else which is not; compiling may still refuse it."""
@@ -78,7 +78,7 @@ class Inductor:
             torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs=settings)
 
 
-_ADVICE = "it compiles with it: apt install g++, or set CXX to a C++ compiler"
+_ADVICE = "with which it compiles: apt install g++, or set CXX to a compiler"
 
 
 def _wanted() -> str:

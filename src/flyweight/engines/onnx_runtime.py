@@ -47,6 +47,9 @@ class OnnxRuntime:
 
     def _session(self, path: Path, threads: int, *, optimise: bool) -> Any:
         onnxruntime = _import()
+        lacking = None if self._provider == PROVIDERS["cpu"] else _lacks_cuda(self.name)
+        if lacking is not None:
+            raise EngineError(lacking)
         try:
             options = session_options(path, threads)
             if not optimise:

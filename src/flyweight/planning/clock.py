@@ -14,12 +14,15 @@ from flyweight.cost.resident import measure_resident
 from flyweight.engines.choose import Choice, choose_engine
 from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
+from flyweight.engines.right_engines import thread_counts
 from flyweight.errors import EngineError
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.requests import as_arrays
 from flyweight.task.scores import evaluating
 
 SECONDS = 8.0
+#: For finding out which engines are right, and with how many threads each is fastest.
+TRYING = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Race:
         original_engine: where the original runs; another one when its scores are wrong in `engine`.
         rounds: "before" (eager PyTorch), "exported" and "after" in the engine, and "after in NAME" for the others.
         choice: what agreed with PyTorch, and what was left out with the reason.
+        threads: that the engine was fastest with on the compressed model; the rounds are all in the same number.
     """
 
     engine: str
@@ -40,6 +44,7 @@ class Race:
     compressed: Prepared
     rounds: Rounds
     choice: Choice
+    threads: int
 
     def close(self) -> None:
         """Stop both models."""
@@ -54,8 +59,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
         EngineError: no engine gives the right scores.
     """
     first = choose_engine(before.exported.path, before.calls, before.reference, threads=threads, seconds=0.2)
+    counts = tuple(dict.fromkeys((threads, *thread_counts())))
     choice = choose_engine(
-        after.exported.path, after.calls, after.reference, threads=threads, seconds=0.2, noise=after.noise
+        after.exported.path, after.calls, after.reference, threads=counts, seconds=TRYING, noise=after.noise
     )
     arrays = as_arrays(request)
     originals = {name: find_engine(name).prepare(before.exported.path, threads) for name in first.latencies}
@@ -80,7 +86,8 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
     samples = dict(rounds.samples)
     samples["exported"], samples["after"] = samples.pop(f"exported in {other}"), samples.pop(f"after in {engine}")
     kept = {name: taken for name, taken in samples.items() if not name.startswith("exported in ")}
-    return Race(engine, originals[other], other, running[engine], replace(rounds, samples=kept), choice)
+    best = choice.surely_fastest(engine, threads)
+    return Race(engine, originals[other], other, running[engine], replace(rounds, samples=kept), choice, best)
 
 
 def _wanted(prepared: Prepared, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -135,6 +135,7 @@ def _timing(found: Findings, seconds: float) -> Timing:
     return Timing(
         engine=found.race.engine,
         engines=tried,
+        threads=found.race.threads,
         latency=Latencies(
             before=_latency(rounds.latency("before")),
             before_exported=_latency(rounds.latency("exported")),
