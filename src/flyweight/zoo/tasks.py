@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flyweight.task.task import Task
 from flyweight.zoo import complete_journey as journey
-from flyweight.zoo import movielens
+from flyweight.zoo import journey_rankers, movielens
 from flyweight.zoo.beauty_sasrec import beauty_sasrec
 from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.models.two_tower import TwoTower
@@ -65,6 +65,10 @@ def movielens_1m(progress: Progress = silent) -> Task:
 #: What `flyweight compress NAME` accepts beside a file.
 ZOO: dict[str, Callable[..., Task]] = {
     "complete-journey": complete_journey,
+    "complete-journey-mlp": journey_rankers.mlp,
+    "complete-journey-dlrm": journey_rankers.dlrm,
+    "complete-journey-deepfm": journey_rankers.deepfm,
+    "complete-journey-din": journey_rankers.din,
     "movielens-1m": movielens_1m,
     "beauty-sasrec": beauty_sasrec,
 }

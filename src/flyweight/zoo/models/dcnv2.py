@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from flyweight.zoo.models.tables import embeddings, perceptron
+
 
 class DCNv2(nn.Module):
     """A click ranker: one embedding a field, full-rank cross layers beside an MLP, one logit a row.
@@ -17,8 +19,7 @@ class DCNv2(nn.Module):
         dim: width of an embedding.
         cross_layers: how many cross layers.
         hidden: widths of the MLP's layers.
-        init_std: standard deviation the embeddings start with. A small one: a row seen seldom then stays near zero
-            instead of adding its random start.
+        init_std: standard deviation the embeddings start with.
 
     Example:
         >>> model = DCNv2({"user": 10, "item": 20})
@@ -35,17 +36,11 @@ class DCNv2(nn.Module):
         init_std: float = 1e-4,
     ) -> None:
         super().__init__()
-        self.tables = nn.ModuleDict({name: _table(count, dim, init_std) for name, count in rows.items()})
+        self.tables = embeddings(rows, dim, init_std)
         width = len(rows) * dim
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(cross_layers))
-        widths = (width, *hidden)
-        layers = [
-            layer
-            for wide, narrow in zip(widths, hidden, strict=False)
-            for layer in (nn.Linear(wide, narrow), nn.ReLU())
-        ]
-        self.mlp = nn.Sequential(*layers)
-        self.head = nn.Linear(width + widths[-1], 1)
+        self.mlp = perceptron(width, hidden)
+        self.head = nn.Linear(width + hidden[-1], 1)
 
     def forward(self, **ids: Tensor) -> Tensor:
         """Return logits (rows,) for int64 ids (rows,) of each field."""
@@ -55,9 +50,3 @@ class DCNv2(nn.Module):
             crossed = x0 * layer(crossed) + crossed
         both = torch.cat([crossed, self.mlp(x0)], dim=-1)
         return self.head(both).squeeze(-1)  # type: ignore[no-any-return]
-
-
-def _table(rows: int, dim: int, init_std: float) -> nn.Embedding:
-    weight = torch.randn(rows, dim) * init_std
-    weight[0] = 0.0  # the unknown value, which training never sees
-    return nn.Embedding(rows, dim, sparse=True, _weight=weight)

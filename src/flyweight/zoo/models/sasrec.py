@@ -102,6 +102,14 @@ class SASRec(nn.Module):
             x = block(x, seen)
         return self.norm(x)  # type: ignore[no-any-return]
 
+    def request(self, history: Tensor) -> Tensor:
+        """Return what comes next as vectors (rows, dim), for ids (rows, length), padded before with 0."""
+        return self.encode(history)[:, -1]
+
+    def candidates(self, item_id: Tensor) -> Tensor:
+        """Return the items' vectors (rows, dim) for ids (rows,): rows of the table."""
+        return self.items(item_id)  # type: ignore[no-any-return]
+
     def forward(self, history: Tensor) -> Tensor:
         """Return scores (rows, items) for the item that comes next, from ids (rows, length), padded before with 0."""
-        return F.linear(self.encode(history)[:, -1], self.items.weight)
+        return F.linear(self.request(history), self.items.weight)

@@ -32,7 +32,14 @@ class TwoTower(nn.Module):
             with torch.no_grad():
                 table.weight[0] = 0.0
 
+    def request(self, user_id: Tensor, history: Tensor) -> Tensor:
+        """Return the users' vectors (rows, dim) for ids (rows,) and histories (rows, length)."""
+        return self.user_tower(torch.cat([self.users(user_id), self.history(history)], dim=-1))  # type: ignore[no-any-return]
+
+    def candidates(self, item_id: Tensor) -> Tensor:
+        """Return the items' vectors (rows, dim) for ids (rows,)."""
+        return self.item_tower(self.items(item_id))  # type: ignore[no-any-return]
+
     def forward(self, user_id: Tensor, history: Tensor, item_id: Tensor) -> Tensor:
         """Return logits (rows,) for ids (rows,), histories (rows, length) and ids (rows,)."""
-        user = self.user_tower(torch.cat([self.users(user_id), self.history(history)], dim=-1))  # (rows, dim)
-        return (user * self.item_tower(self.items(item_id))).sum(-1)  # type: ignore[no-any-return]
+        return (self.request(user_id, history) * self.candidates(item_id)).sum(-1)
