@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from flyweight.errors import EngineError, InputError
 from flyweight.zoo.exact_search import ExactIndex, best_columns
 from flyweight.zoo.faiss_search import FaissIndex, default_factory, recall_of, tune
+from flyweight.zoo.models.sasrec import SASRec
+from flyweight.zoo.models.two_tower import TwoTower
 from flyweight.zoo.retrieval import build_retriever
 
 CENTRES = 40
@@ -193,3 +195,21 @@ def test_a_model_without_towers_and_an_empty_shelf_are_refused():
         build_retriever(Towers(), [])
     with pytest.raises(InputError, match="1 of 2 item vectors hold NaN"):
         build_retriever(Towers(), [{"offered": torch.tensor([[1.0], [torch.nan]])}])
+
+
+@pytest.mark.parametrize("name", ["two-tower", "sasrec"])
+def test_the_towers_products_are_the_models_scores(name):
+    torch.manual_seed(0)
+    items, history = torch.arange(30), torch.tensor([[0, 0, 3, 7], [1, 2, 3, 4]])
+    if name == "sasrec":
+        model, request = SASRec(items=30, length=4, dim=8).eval(), {"history": history}
+        expected = model(**request)
+    else:
+        model = TwoTower(users=5, items=30, dim=8, init_std=1.0)
+        request = {"user_id": torch.tensor([1, 4]), "history": history}
+        every = {key: value.repeat_interleave(30, dim=0) for key, value in request.items()}
+        expected = model(**every, item_id=items.repeat(2)).view(2, 30)
+    found = build_retriever(model, [{"item_id": part} for part in items.split(7)]).retrieve(request, 5)
+    best = torch.topk(expected, 5)
+    np.testing.assert_array_equal(found.rows, best.indices.numpy())
+    np.testing.assert_allclose(found.scores, best.values.detach().numpy(), rtol=1e-5)
