@@ -24,15 +24,14 @@ def draw(rows: list[dict[str, Any]], limits: Limits, path: Path) -> None:
     across = np.geomspace(min(0.1, *spots) / 2, 4 * max(*spots, 100.0), 200)
     _roofs(axes, limits, across)
     kinds = list(dict.fromkeys(one["what"] for one in rows))
+    near: dict[int, list[tuple[float, dict[str, Any]]]] = {}
     for one in rows:
         colour, marker = COLOURS[kinds.index(one["what"])], MARKERS.get(one["engine"], "x")
         operations = sum(one["operations"].values())
         rate = operations / one["latency"]["p50"] / 1e6
         axes.plot(one["intensity"], rate, marker, color=colour, markersize=7, zorder=3)
-        axes.annotate(
-            f"{one['latency']['p50']:.3g} ms", (one["intensity"], rate), xytext=(7, -3), textcoords="offset points",
-            color=colour, fontsize=8,
-        )  # fmt: skip
+        near.setdefault(kinds.index(one["what"]), []).append((rate, one))
+    _labels(axes, near)
     _legend(axes, kinds, list(dict.fromkeys(one["engine"] for one in rows)))
     axes.set(xscale="log", yscale="log", xlabel="operations a byte (log)", ylabel="G operations a second (log)")
     axes.set_xlim(across[0], across[-1])
@@ -41,6 +40,20 @@ def draw(rows: list[dict[str, Any]], limits: Limits, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
+
+
+def _labels(axes: Any, near: dict[int, list[tuple[float, dict[str, Any]]]]) -> None:
+    """Times beside the points: the first file's to the right, the second's to the left, none over another."""
+    for place, points in near.items():
+        above = float("inf")
+        for rate, one in sorted(points, key=lambda point: -point[0]):
+            height = min(float(np.log10(rate)), above - 0.075)  # of a line of text, in decades of the axis
+            above = height
+            axes.annotate(
+                f"{one['latency']['p50']:.3g} ms", (one["intensity"], rate), color=COLOURS[place], fontsize=8,
+                xytext=(1.12 * one["intensity"] if place == 0 else one["intensity"] / 1.12, 10**height),
+                ha="left" if place == 0 else "right", va="center",
+            )  # fmt: skip
 
 
 def _roofs(axes: Any, limits: Limits, across: Any) -> None:
@@ -53,7 +66,7 @@ def _roofs(axes: Any, limits: Limits, across: Any) -> None:
         axes.annotate(f"{peak.precision} {high:,.0f}", (across[-1], high), xytext=(-4, 3), ha="right",
                       textcoords="offset points", fontsize=8, color=INK)  # fmt: skip
     for place, level in enumerate(limits.levels):
-        rate = level.rate / 1e9
+        rate = max(one.rate for one in limits.levels[place:]) / 1e9
         style = ("-", "--", ":")[place % 3]
         label = f"{level.name}, {rate:.0f} GB/s"
         axes.plot(across, np.minimum(rate * across, top), color=ROOF, linewidth=1, linestyle=style, label=label)

@@ -16,6 +16,7 @@ import gpu_limits
 from flyweight.cost.limits import Limits, as_data, from_data
 from flyweight.task.field import Field
 from flyweight.zoo.models.dcnv2 import DCNv2
+from flyweight.zoo.models.din import DIN
 
 REAL = pytest.mark.skipif(gpu.without_device() is not None, reason=f"needs a GPU: {gpu.without_device()}")
 
@@ -26,7 +27,14 @@ def limits(one_thread: None) -> Limits:
 
 
 def small_interest() -> gpu_cases.Case:
-    return gpu_cases.interest_case(items=50, categories=7, dim=4, history=6)
+    """DIN in small: a history of 6 and a user for the request, an item for the candidate."""
+    torch.manual_seed(0)
+    rows = {"user": 30, "item": 50}
+    fields = {"history": Field("request", 50), "user": Field("request", 30), "item": Field("candidate", 50)}
+    model = DIN(rows, item="item", dim=4, item_dim=8, attention=6, hidden=(8, 4)).eval()
+    for table in (model.items, *model.tables.values()):  # of embeddings near zero, rounding is all that is left
+        torch.nn.init.normal_(table.weight)
+    return gpu_cases.Case("DIN", model, fields, {"history": 6})
 
 
 def small_ranker() -> gpu_cases.Case:
@@ -41,9 +49,9 @@ def small_ranker() -> gpu_cases.Case:
 
 def test_requests_of_a_flat_batch_are_told_by_their_index() -> None:
     request = gpu_cases.make_request(small_interest(), requests=3, candidates=5)
-    assert request.arrays["past_item"].shape == (3, 6)
-    assert request.flat["past_item"].shape == (15, 6)
-    np.testing.assert_array_equal(request.flat["past_item"][5:10], np.repeat(request.arrays["past_item"][1:2], 5, 0))
+    assert request.arrays["history"].shape == (3, 6)
+    assert request.flat["history"].shape == (15, 6)
+    np.testing.assert_array_equal(request.flat["history"][5:10], np.repeat(request.arrays["history"][1:2], 5, 0))
     assert "request_index" in request.hoisted
     assert "request_index" not in gpu_cases.make_request(small_interest(), 1, 5).hoisted
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flyweight.cost.caches import find_caches
+from flyweight.cost.caches import Cache, find_caches
 from flyweight.errors import InputError
 
 Array = NDArray[np.float32]
@@ -44,7 +44,9 @@ def measure_bandwidth(threads: int = 1, seconds: float = 1.5) -> tuple[Level, ..
     """Measure bytes a second of each cache level and of memory, the nearest first; the best of several passes.
 
     As STREAM does (McCalpin 1995): arrays of together at least four times the last cache for memory, a write counts
-    once. NumPy has no fused `a = b + s c`; `add` moves the same bytes. For a cache, arrays fill half of it.
+    once. NumPy has no fused `a = b + s c`; `add` moves the same bytes. For a cache, arrays fill half of it. A cache
+    that each core has to itself is measured by one thread, times the threads: Python hands over too slowly between
+    short loops.
 
     Args:
         threads: that move bytes at once, each on arrays of its own.
@@ -61,15 +63,21 @@ def measure_bandwidth(threads: int = 1, seconds: float = 1.5) -> tuple[Level, ..
         raise InputError(f"Bandwidth needs threads >= 1 and seconds > 0; seen threads={threads}, seconds={seconds}.")
     caches = find_caches()
     far = min(max(4 * caches[-1].holds(threads), SMALLEST_FAR), LARGEST_FAR)
-    places = [(cache.name, cache.holds(threads), cache.holds(threads) // 2) for cache in caches]
-    places.append((MEMORY, 0, far))
+    each = seconds / (len(caches) + 1)
     with ThreadPoolExecutor(threads) as pool:
-        return tuple(
-            _measure(pool, threads, name, holds, used, seconds / len(places)) for name, holds, used in places
-        )
+        near = [_measure_cache(pool, threads, cache, each) for cache in caches]
+        return (*near, Level(MEMORY, 0, **_rates(pool, threads, far, each)))
 
 
-def _measure(pool: ThreadPoolExecutor, threads: int, name: str, holds: int, used: int, seconds: float) -> Level:
+def _measure_cache(pool: ThreadPoolExecutor, threads: int, cache: Cache, seconds: float) -> Level:
+    if cache.shared > 1:
+        return Level(cache.name, cache.holds(threads), **_rates(pool, threads, cache.holds(threads) // 2, seconds))
+    alone = _rates(pool, 1, cache.bytes // 2, seconds)
+    return Level(cache.name, cache.holds(threads), **{loop: threads * rate for loop, rate in alone.items()})
+
+
+def _rates(pool: ThreadPoolExecutor, threads: int, used: int, seconds: float) -> dict[str, float]:
+    """Bytes a second by loop, of threads that together use so many bytes."""
     length = used // (3 * 4 * threads)  # three float32 arrays a thread
     start = time.perf_counter()
     arrays = list(pool.map(lambda _: _arrays(length), range(threads)))
@@ -84,7 +92,7 @@ def _measure(pool: ThreadPoolExecutor, threads: int, name: str, holds: int, used
 
         wall = _best(lambda one=one: list(pool.map(one, arrays)), left)  # type: ignore[misc]
         rates[loop] = repeats * moved * 4 * length * threads / wall
-    return Level(name, holds, **rates)
+    return rates
 
 
 def _arrays(length: int) -> tuple[Array, Array, Array]:
