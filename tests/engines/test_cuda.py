@@ -13,6 +13,7 @@ from flyweight.engines.export import export_onnx
 from flyweight.engines.inputs import read_signature
 from flyweight.engines.registry import CUDA, ROUNDING, find_engine, tolerance_in
 from flyweight.engines.torch_module import load_module
+from flyweight.engines.torch_program import trace_program
 from flyweight.errors import EngineError
 
 NAMES = (*CUDA, *(name for name in ROUNDING if "cuda" in name))
@@ -37,12 +38,32 @@ def test_whole_module_moves_to_a_device(name: str, tmp_path: Path) -> None:
     exported = export_onnx(make().eval(), batch(6), tmp_path)
     signature = read_signature(exported.path)
     loaded = load_module(exported.path, signature, (), "torch-cuda")
-    module = module_on(loaded, signature, (), "meta")
+    module = module_on("meta", trace_program(loaded, signature, ()), "f32")
     assert all(tensor.is_meta for tensor in module.state_dict().values())
     tensors = [batch(9)[name].to("meta") for name in loaded.names]
     scores = module(*tensors)
     assert scores.is_meta
     assert len(scores) == 9
+
+
+@pytest.mark.parametrize("name", ["ranker", "history"])
+def test_moved_module_rounds_products(name: str, tmp_path: Path) -> None:
+    """On the processor, which every machine has: the same scores in float32, and near them in bfloat16."""
+    make, batch = MODELS[name]
+    torch.manual_seed(0)
+    model = make().eval()
+    exported = export_onnx(model, batch(6), tmp_path)
+    signature = read_signature(exported.path)
+    seen = {}
+    with torch.inference_mode():
+        due = model(**batch(9))
+        for precision in ("f32", "bf16"):
+            loaded = load_module(exported.path, signature, (), "torch-cuda")
+            module = module_on("cpu", trace_program(loaded, signature, ()), precision)
+            seen[precision] = (module(*(batch(9)[one] for one in loaded.names)) - due).abs().max() / due.abs().median()
+            held = {tensor.dtype for name, tensor in module.state_dict().items() if name.endswith("weight")}
+            assert (torch.bfloat16 in held) == (precision == "bf16")
+    assert seen["f32"] < 1e-5 < seen["bf16"] < tolerance_in("torch-cuda-bf16")
 
 
 @pytest.mark.skipif(not HERE, reason="no CUDA device")

@@ -17,7 +17,7 @@ from flyweight.errors import InputError
 
 def bench(
     bundle: Annotated[Path, typer.Argument(help="a bundle, the folder name.fly")],
-    threads: Annotated[int | None, typer.Option(help="threads for one call; several numbers are tried otherwise")] = None,
+    threads: Annotated[int | None, typer.Option(help="threads for one call; several are tried otherwise")] = None,
     seconds: Annotated[float, typer.Option(help="the most that timing takes at each number of candidates")] = 10.0,
     candidates: Annotated[
         list[int] | None, typer.Option(help="candidates in a request, 500 otherwise; may be given several times")

@@ -8,26 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.engines.bfloat16 import in_bfloat16, round_graph
 from flyweight.engines.complaint import complaint
 from flyweight.engines.cuda_device import NO_DEVICE, no_cuda_device
 from flyweight.engines.cuda_graph import Graphed
 from flyweight.engines.inputs import Signature
 from flyweight.engines.padding import at_least_two, can_pad, pad, power_of_two
-from flyweight.engines.torch_module import (
-    Loaded,
-    Precision,
-    as_tensor,
-    load_module,
-    refusal,
-    rounded,
-    signature_of,
-    torch_missing,
-)
+from flyweight.engines.torch_module import Precision, as_tensor, load_module, refusal, signature_of, torch_missing
 from flyweight.engines.torch_program import trace_program
 from flyweight.errors import EngineError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.export import ExportedProgram
 
 DEVICE = "cuda"
 
@@ -38,7 +31,7 @@ class TorchCuda:
     Args:
         compiled: fuse operators into kernels of the model's own (`torch.compile`) and replay each size of batch as one
             CUDA graph, so that a call costs one launch. Rows are padded to powers of two, so that few are captured.
-        precision: "bf16" multiplies matrices in bfloat16 (see `torch_module.rounded`); "f32" never in TF32.
+        precision: "bf16" multiplies matrices in bfloat16 (see `bfloat16`); "f32" never in TF32.
     """
 
     def __init__(self, *, compiled: bool = False, precision: Precision = "f32") -> None:
@@ -79,7 +72,7 @@ class TorchCuda:
         def form(given: tuple[str, ...]) -> Form:
             loaded = load_module(path, signature, given, self.name)
             try:
-                module = module_on(rounded(loaded, self._precision, DEVICE), signature, given, DEVICE)
+                module = module_on(DEVICE, trace_program(loaded, signature, given), self._precision)
                 return Form(module, loaded.names, graphs=self._compiled and can_pad(signature), fuse=self._compiled)
             except Exception as error:  # PyTorch's and the driver's errors have no parent of their own
                 raise complaint(self.name, f"refused {path.name}", error) from error
@@ -87,12 +80,15 @@ class TorchCuda:
         return PreparedOnCuda(form, signature, self.name)
 
 
-def module_on(loaded: Loaded, signature: Signature, given: tuple[str, ...], device: str) -> "nn.Module":
-    """Return a module's operators as a graph whose weights and constants all lie on a device."""
+def module_on(device: str, program: "ExportedProgram", precision: Precision) -> "nn.Module":
+    """Return traced operators as a module whose weights and constants all lie on a device."""
     from torch.export.passes import move_to_device_pass
 
-    program = trace_program(loaded, signature, given)
-    return move_to_device_pass(program, device).module(check_guards=False)
+    module = move_to_device_pass(program, device).module(check_guards=False)
+    if precision == "f32":
+        return module
+    round_graph(module)
+    return in_bfloat16(module, device)
 
 
 class Form:

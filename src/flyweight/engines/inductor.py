@@ -32,7 +32,7 @@ class Inductor:
     """Compiles ONNX files with AOTInductor (`torch._inductor.aoti_compile_and_package`).
 
     Args:
-        precision: "bf16" multiplies matrices in bfloat16 (see `torch_module.rounded`).
+        precision: "bf16" multiplies matrices in bfloat16 (see `bfloat16`).
     """
 
     def __init__(self, precision: Precision = "f32") -> None:

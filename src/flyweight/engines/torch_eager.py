@@ -25,7 +25,7 @@ class TorchEager:
     """Runs ONNX files with `torch`.
 
     Args:
-        precision: "bf16" multiplies matrices in bfloat16 (see `torch_module.rounded`).
+        precision: "bf16" multiplies matrices in bfloat16 (see `bfloat16`).
     """
 
     def __init__(self, precision: Precision = "f32") -> None:

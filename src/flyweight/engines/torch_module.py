@@ -1,6 +1,5 @@
 """A bundle's ONNX file as a PyTorch module that takes its inputs by place, for the engines that run in PyTorch."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.engines.bfloat16 import in_bfloat16, round_layers
 from flyweight.engines.complaint import complaint
 from flyweight.engines.inputs import Signature, read_signature
 from flyweight.errors import EngineError, FlyweightError
@@ -91,39 +91,12 @@ def refusal(path: Path, name: str) -> str | None:
     return None
 
 
-def rounded(loaded: Loaded, precision: Precision, device: str = "cpu") -> Loaded:
-    """Return a module that multiplies in the precision; "bf16" keeps eight bits of every factor, and adds in float32.
-
-    Weights that one linear or convolution alone reads are kept in bfloat16, half as many bytes in each call.
-    """
+def rounded(loaded: Loaded, precision: Precision) -> Loaded:
+    """Return a module that multiplies in the precision on the processor; what was given is used up."""
     if precision == "f32":
         return loaded
-    import torch
-    from torch import nn
-
-    class InBfloat16(nn.Module):
-        def __init__(self, model: nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *values: "Tensor") -> "Tensor":
-            with torch.autocast(device, dtype=torch.bfloat16):
-                scores: Tensor = self.model(*values)
-            return scores.float()
-
-    _round_weights(loaded.module)
-    return replace(loaded, module=InBfloat16(loaded.module))
-
-
-def _round_weights(module: "nn.Module") -> None:
-    import torch
-    from torch import nn
-
-    readers = Counter(id(one) for _, one in module.named_parameters(remove_duplicate=False))
-    for layer in module.modules():
-        products = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-        if products and all(readers[id(one)] == 1 for one in layer.parameters()):
-            layer.to(torch.bfloat16)
+    round_layers(loaded.module)
+    return replace(loaded, module=in_bfloat16(loaded.module, "cpu"))
 
 
 def as_tensor(array: NDArray[Any]) -> "Tensor":
