@@ -213,3 +213,17 @@ def test_the_towers_products_are_the_models_scores(name):
     best = torch.topk(expected, 5)
     np.testing.assert_array_equal(found.rows, best.indices.numpy())
     np.testing.assert_allclose(found.scores, best.values.detach().numpy(), rtol=1e-5)
+
+
+def test_a_tied_two_tower_reads_histories_from_the_items_table():
+    torch.manual_seed(0)
+    model = TwoTower(users=5, items=30, dim=8, init_std=1.0, tied=True)
+    history, user_id = torch.tensor([[3, 3, 4, 0], [0, 0, 0, 0]]), torch.tensor([1, 2])
+    bag = torch.stack([(2 * model.items.weight[3] + model.items.weight[4]) / 3, torch.zeros(8)])
+    user = model.user_tower(torch.cat([model.users.weight[1:3], bag], 1)) + model.share * bag
+    torch.testing.assert_close(model.request(user_id, history), user)
+    score = model(user_id=user_id, history=history, item_id=torch.tensor([3, 9]))
+    torch.testing.assert_close(score, (user * model.items.weight[[3, 9]]).sum(1))
+    assert torch.export.export(
+        model.eval(), (), {"user_id": user_id, "history": history, "item_id": torch.tensor([3, 9])}
+    )
