@@ -33,13 +33,14 @@ def fold_batch_norm(traced: TracedModel) -> TracedModel:
     folded = trace(traced, {})
     for node in folded.body.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
         layer = node.args[0]
-        if isinstance(layer, fx.Node) and _can_fold(node, layer):
-            _fold(folded.body, node, layer)
+        if isinstance(layer, fx.Node) and can_fold(node, layer):
+            fold_into(folded.body, node, layer)
     clean(folded.body)
     return folded
 
 
-def _can_fold(norm: fx.Node, layer: fx.Node) -> bool:
+def can_fold(norm: fx.Node, layer: fx.Node) -> bool:
+    """Return whether a batch norm can become part of the layer that it reads."""
     if layer.target not in LAYERS or len(layer.users) != 1 or norm.args[3] is None or norm.args[4] is None:
         return False
     if layer.target is aten.linear.default and layer.meta["val"].ndim != 2:
@@ -56,7 +57,8 @@ def _bias_node(layer: fx.Node) -> list[fx.Node]:
     return [bias] if isinstance(bias, fx.Node) else []
 
 
-def _fold(body: fx.GraphModule, norm: fx.Node, layer: fx.Node) -> None:
+def fold_into(body: fx.GraphModule, norm: fx.Node, layer: fx.Node) -> None:
+    """Make a batch norm part of the layer that it reads, in place."""
     gamma, beta, mean, var = (_constant(body, one) for one in norm.args[1:5])
     assert mean is not None
     assert var is not None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, fx
 
+import flyweight.graph.quantize_ops  # noqa: F401 - defines the operators below
 from flyweight.graph.tensors import read_tensor
 from flyweight.graph.traced import tensor_of
 from flyweight.rewrite.emit import describe
