@@ -1,6 +1,6 @@
 """The default ranker and DIN on a GPU: PyTorch's own ways beside ours, with the share of the device's limits.
 
-    python benchmarks/gpu.py                             # on a machine with a CUDA device; ten minutes, writes JSON
+    python benchmarks/gpu.py                             # on a machine with a CUDA device, under an hour; writes JSON
     python benchmarks/gpu.py --bundle demo/ranker.fly    # the compressed ranker takes part too
 
 All contenders of a size take turns in one process. "On the device": inputs lie there already and scores stay there.
