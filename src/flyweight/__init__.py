@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flyweight.graph.from_onnx import from_onnx as from_onnx
     from flyweight.planning.budget import Budget as Budget
     from flyweight.planning.compress import compress as compress
+    from flyweight.planning.profile import profile as profile
     from flyweight.pruning.drop_fields import DropFields as DropFields
     from flyweight.pruning.factorize import Factorize as Factorize
     from flyweight.pruning.prune import Prune as Prune
@@ -61,6 +62,7 @@ _HOMES: dict[str, str] = {
     "from_onnx": "flyweight.graph.from_onnx",
     "load": "flyweight.bundle.load",
     "non_inferior": "flyweight.quality.intervals",
+    "profile": "flyweight.planning.profile",
     "verify": "flyweight.bundle.verify",
 }
 __version__ = "0.1.0"

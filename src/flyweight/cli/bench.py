@@ -51,6 +51,9 @@ def bench(
     if json_path == "-":
         return
     out.print(_table(found))
+    for name, words in found.agreements.items():
+        if name in {one.engine for one in found.timed}:
+            out.print(f"scores of {name}: {words}", style="dim", markup=False)
     for one in found.skipped:
         out.print(f"not timed: {one.engine}: {one.why}", style="dim", markup=False)
     best = found.chosen
@@ -62,13 +65,11 @@ def _table(found: Any) -> Table:
     """Return a table with a line for each engine, number of threads and number of candidates."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("engine", "threads", "candidates", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(heading, justify="left" if heading == "engine" else "right")
-    table.add_column("its scores against the reference's", overflow="fold")
+        table.add_column(heading, justify="left" if heading == "engine" else "right", no_wrap=True)
     for one in found.timed:
         numbers = (one.threads or "its own", f"{one.latency.candidates:,}")
         times = (f"{value:.3f}" for value in (one.latency.p50, one.latency.p95, one.latency.p99))
-        cells = (one.engine, *map(str, numbers), *times, found.agreements[one.engine])
-        table.add_row(*map(Text, cells), style="bold" if one == found.chosen else "")
+        table.add_row(*map(Text, (one.engine, *map(str, numbers), *times)), style="bold" if one == found.chosen else "")
     return table
 
 

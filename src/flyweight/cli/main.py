@@ -12,6 +12,7 @@ import typer
 import flyweight
 from flyweight.cli.bench import bench
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
+from flyweight.cli.profile import profile
 from flyweight.errors import FlyweightError, InputError
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def report(
 
 
 app.command()(bench)
+app.command()(profile)
 
 
 def main() -> None:

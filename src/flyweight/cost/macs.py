@@ -85,7 +85,7 @@ def count_macs(model: nn.Module, inputs: Mapping[str, Tensor], rows: int = 1) ->
     """
     counter = FlopCounterMode(display=False, custom_mapping=EXTRA)
     seen = _Seen()
-    with _plain_kernels(), evaluating(model), torch.no_grad(), seen, counter:
+    with plain_kernels(), evaluating(model), torch.no_grad(), seen, counter:
         model(**inputs)
     flops = {_name(packet): count for packet, count in counter.get_flop_counts().get("Global", {}).items()}
     ordered = sorted(flops.items(), key=lambda item: -item[1])
@@ -97,7 +97,7 @@ def count_macs(model: nn.Module, inputs: Mapping[str, Tensor], rows: int = 1) ->
 
 
 @contextmanager
-def _plain_kernels() -> Iterator[None]:
+def plain_kernels() -> Iterator[None]:
     """Turn off fused kernels, oneDNN's LSTM and the transformer's fast path: they hide products from the counter."""
     onednn: Any = torch.backends.mkldnn
     fast_path, enabled = torch.backends.mha.get_fastpath_enabled(), onednn.enabled

@@ -33,7 +33,7 @@ def rewritten_artefact(
         return plain, Change(REWRITE, model)
     try:
         with stage("Looking for what a request computes more than once"):
-            found = hoist(model, task.inputs, _batches(task, samples), RULES)
+            found = hoist(model, task.inputs, real_batches(task, samples), RULES)
     except ExportError as error:
         untraced = Skipped(REWRITE, f"the model cannot be traced: {error}", REWRITE)
         return plain, Change(REWRITE, model, skipped=(untraced,))
@@ -61,7 +61,7 @@ def _kept(
     return better, Change(REWRITE, model, done=done, skipped=skipped)
 
 
-def _batches(task: Task, samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+def real_batches(task: Task, samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """Return real rows and the samples, whose ids are spread over every vocabulary."""
     inputs, target, _ = next(task.batches("validation"))
     rows = min(len(target), CHECKED_ROWS)
