@@ -14,6 +14,7 @@ import gpu_cases
 import gpu_contenders
 import gpu_limits
 from flyweight.cost.limits import Limits, as_data, from_data
+from flyweight.engines.export import export_onnx
 from flyweight.task.field import Field
 from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.models.din import DIN
@@ -61,8 +62,7 @@ def test_limits_of_a_device_are_finite_and_can_be_kept(limits: Limits) -> None:
     assert {one.precision for one in limits.peaks} | set(limits.unknown) == {"float32", "bfloat16", "int8"}
 
 
-@pytest.mark.parametrize("make", [small_ranker, small_interest])
-@pytest.mark.parametrize("size", [(1, 7), (3, 5)])
+@pytest.mark.parametrize(("make", "size"), [(small_ranker, (1, 7)), (small_interest, (3, 5))])
 def test_contenders_are_timed_beside_eager_with_their_share_of_the_limit(
     make: type, size: tuple[int, int], limits: Limits, tmp_path: Path
 ) -> None:
@@ -82,8 +82,9 @@ def test_contenders_are_timed_beside_eager_with_their_share_of_the_limit(
 
 def test_contender_with_wrong_scores_is_left_out_and_says_how_far(tmp_path: Path) -> None:
     case = small_interest()
-    files, _ = gpu.write_files(case, tmp_path)
     request = gpu_cases.make_request(case, 1, 9)
+    batch = {name: torch.from_numpy(value) for name, value in request.flat.items()}
+    files = {gpu_contenders.ORIGINAL: export_onnx(case.model, batch, tmp_path).path}
     wrong = gpu_contenders.Contender("wrong", "original", "float32", lambda: np.arange(9.0))
     right, why = gpu._right([wrong], files, request)
     assert right == []
