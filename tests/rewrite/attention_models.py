@@ -90,6 +90,11 @@ class Matched(nn.Module):
         w = torch.einsum("nd,ntd->nt", self.query(q), self.key(k)).masked_fill(~there, -1e9).softmax(1)
         return torch.einsum("nt,ntd->nd", w, self.value(k))
 
+    def _einsums(self, k: Tensor, q: Tensor, there: Tensor) -> Tensor:
+        queries, keys = (one.unflatten(-1, (self.heads, -1)) for one in (self.query(q), self.key(k)))
+        w = torch.einsum("nthd, nhd -> nth", keys, queries).masked_fill(~there.unsqueeze(2), -1e9).softmax(1)
+        return torch.einsum("ntv,nth->nvh", self.value(k), w).mean(2)
+
     def _additive(self, k: Tensor, q: Tensor, there: Tensor) -> Tensor:
         mixed = torch.tanh(self.query(q.unsqueeze(1).expand_as(k)) + self.key(k))
         w = self.value(mixed).sum(-1).masked_fill(~there, -1e9).softmax(1)

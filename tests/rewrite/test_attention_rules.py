@@ -7,6 +7,7 @@ import torch
 from attention_models import HISTORY, ITEMS, Bst, Dice, Din, Encoded, Matched
 from torch import Tensor, nn
 
+from flyweight.graph.quantize_ops import quantize_dequantize
 from flyweight.rewrite.apply_rules import Rewritten
 from flyweight.rewrite.emit import shape_of
 from flyweight.rewrite.hoist import hoist
@@ -40,6 +41,8 @@ MODELS = {
     "transformer, then din": (lambda: Encoded("transformer"), {"target attention", "sum of products"}),
     "sums": (lambda: Matched("sum"), {"sum of products"}),
     "bmm": (lambda: Matched("bmm"), {"batched product"}),
+    "einsum": (lambda: Matched("einsum"), {"einsum"}),
+    "einsum of heads": (lambda: Matched("einsums"), {"einsum"}),
     "additive": (lambda: Matched("additive"), {"late expand"}),
     "fused": (lambda: Matched("fused"), {"attention"}),
     "nn.MultiheadAttention": (lambda: Matched("module"), {"attention"}),
@@ -75,7 +78,7 @@ def test_attention_keeps_its_scores_in_every_form(name: str) -> None:
     assert {one.rule for one in found.done} >= MODELS[name][1]
 
 
-@pytest.mark.parametrize("name", ["sums", "bmm", "fused", "nn.MultiheadAttention", "nn.MultiheadAttention with a mask"])
+@pytest.mark.parametrize("name", ["sums", "bmm", "einsum", "fused", *(name for name in MODELS if "Multihead" in name)])
 def test_keys_and_values_stay_with_the_request(name: str) -> None:
     # What has steps left has one number for each of them: the scores.
     assert all(1 in shape[-2:] for _, shape in _of_rows(_hoisted(name)) if HISTORY in shape)
@@ -159,6 +162,41 @@ class Queries(nn.Module):
 def test_attention_is_refused_with_the_reason(queries: int, causal: bool, words: str) -> None:
     found = hoist(Queries(queries, causal), FIELDS, [_batch()], RULES)
     assert words in " ".join(one.why for one in found.refused)
+
+
+class Rounded(nn.Module):
+    """A layer whose weight, and with `inputs` what it reads, is rounded to 8 bits."""
+
+    def __init__(self, layer: nn.Linear, inputs: bool) -> None:
+        super().__init__()
+        self.weight, self.bias, self.inputs = layer.weight, layer.bias, inputs
+        self.register_buffer("scales", layer.weight.detach().abs().amax(1) / 127)
+        self.register_buffer("scale", torch.tensor(0.03))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = quantize_dequantize(x, self.scale) if self.inputs else x
+        return nn.functional.linear(x, quantize_dequantize(self.weight, self.scales), self.bias)
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+def test_a_rounded_weight_stays_rounded_where_it_is_cut(steps: int) -> None:
+    model = Din(activation=_sigmoid)
+    model.first = Rounded(model.first, inputs=False)  # type: ignore[assignment]
+    found = hoist(model, FIELDS, [_batch(7, steps)], RULES)
+    assert found.undone == ()
+    assert "target attention" in {one.rule for one in found.done}
+    rounded = found.model.body.graph.find_nodes(
+        op="call_function", target=torch.ops.flyweight.quantize_dequantize.default
+    )
+    assert sum((shape_of(node) or (0, 0))[1] for node in rounded) == 16  # each of the columns once
+
+
+def test_differences_that_are_rounded_do_not_add_up() -> None:
+    model = Din()
+    model.first = Rounded(model.first, inputs=True)  # type: ignore[assignment]
+    found = hoist(model, FIELDS, [_batch()], RULES)
+    assert found.undone == ()
+    assert "what is rounded does not add up" in " ".join(one.why for one in found.refused)
 
 
 class Scored(nn.Module):

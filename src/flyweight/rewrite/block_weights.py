@@ -26,6 +26,7 @@ class BlockWeights:
 
     def __init__(self, body: fx.GraphModule, before: fx.Node, weight: fx.Node, blocks: list[Block]) -> None:
         self._body, self._before, self._weight, self._blocks = body, before, weight, blocks
+        self._cuts: dict[int, fx.Node] = {}
         self.units = int((shape_of(before) or (0,))[-1])
         source: Any = weight
         while source.op != "get_attr":
@@ -63,13 +64,20 @@ class BlockWeights:
         for block in self._blocks:
             if product not in block.terms:
                 continue
-            columns = list(range(block.start, block.start + block.width))
-            part = columns_of(body, self._weight, columns, before, f"{self._name}_part")
+            part = self._cut(block)
             if block.terms[product] != 1.0:
                 part = emit(body, before, aten.mul.Tensor, part, block.terms[product])
             total = part if total is None else emit(body, before, aten.add.Tensor, total, part)
         assert total is not None
         return total
+
+    def _cut(self, block: Block) -> fx.Node:
+        """Return a block of the weight, read once though several products need it."""
+        if block.start not in self._cuts:
+            columns = list(range(block.start, block.start + block.width))
+            cut = columns_of(self._body, self._weight, columns, self._before, f"{self._name}_part")
+            self._cuts[block.start] = cut
+        return self._cuts[block.start]
 
 
 def _inside(product: Product, block: Block) -> bool:

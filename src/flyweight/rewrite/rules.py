@@ -3,6 +3,7 @@
 from flyweight.rewrite import (
     attention,
     batched_products,
+    einsum_products,
     late_expand,
     leaky_prelu,
     split_linear,
@@ -18,6 +19,7 @@ HOISTING: tuple[Rule, ...] = (
     split_linear.RULE,
     attention.RULE,
     batched_products.RULE,
+    einsum_products.RULE,
     sum_of_products.RULE,
 )
 #: Make one operator of several, on either side.
