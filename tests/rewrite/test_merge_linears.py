@@ -95,7 +95,10 @@ def test_weights_rounded_by_output_are_merged_before_they_are_rounded() -> None:
 
 @pytest.mark.parametrize(
     ("scales", "highs"),
-    [([torch.full((2,), 0.01), torch.full((3,), 0.02)], (127, 7)), ([torch.tensor(0.01), torch.tensor(0.02)], (127, 127))],
+    [
+        ([torch.full((2,), 0.01), torch.full((3,), 0.02)], (127, 7)),
+        ([torch.tensor(0.01), torch.tensor(0.02)], (127, 127)),
+    ],
 )
 def test_weights_rounded_otherwise_stay(scales: list[Tensor], highs: tuple[int, int]) -> None:
     traced, (reason,) = merged(Rounded(scales, highs), {"input": torch.randn(5, 6)})

@@ -23,6 +23,7 @@ class Layout:
         codewords: (codewords, width).
         head: place of the first of the codewords that were given; 1 where one of zeros stands before them.
         sums: (bands, stages, codewords, dim) each; all their sums follow `codewords`, one kind after the other.
+        sum_tables: the table of each of those bands.
     """
 
     plans: tuple[TablePlan, ...]
@@ -32,6 +33,7 @@ class Layout:
     codewords: Tensor
     head: int
     sums: tuple[Tensor, ...]
+    sum_tables: tuple[tuple[int, ...], ...]
 
     @property
     def bands(self) -> int:
@@ -62,8 +64,8 @@ def lay_out(plans: Sequence[TablePlan], head: Tensor) -> Layout:
     joined = {name: torch.cat([one[name] for one in columns], 1) for name in columns[0]}
     zeros = plans[0].codebook.new_zeros(int(zero), plans[0].codebook.shape[1])
     codewords = torch.cat([zeros, head, *(plan.codebook for plan in plans)])
-    sums = _lay_out_sums(plans, joined["first"], len(codewords))
-    return Layout(plans, stages, joined, torch.cat([plan.codes for plan in plans]), codewords, int(zero), sums)
+    sums, tables = _lay_out_sums(plans, joined["first"], len(codewords))
+    return Layout(plans, stages, joined, torch.cat([plan.codes for plan in plans]), codewords, int(zero), sums, tables)
 
 
 def _pays(plans: Sequence[TablePlan | None]) -> bool:
@@ -87,18 +89,19 @@ def _columns(plan: TablePlan, stages: int, used: int, entries: int) -> dict[str,
     return {name: torch.cat([column, nothing]) for name, column in columns.items()}
 
 
-def _lay_out_sums(plans: Sequence[TablePlan], first: Tensor, entries: int) -> tuple[Tensor, ...]:
-    """Return the codewords of summed bands by kind (stages, codewords); write where their sums lie into `first`."""
-    kinds: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
+def _lay_out_sums(
+    plans: Sequence[TablePlan], first: Tensor, entries: int
+) -> tuple[tuple[Tensor, ...], tuple[tuple[int, ...], ...]]:
+    """Return the codewords of summed bands by kind (stages, codewords), and their tables; write where sums lie."""
+    kinds: dict[tuple[int, int], list[tuple[int, int, Tensor]]] = {}
     band = 0
-    for plan in plans:
+    for table, plan in enumerate(plans):
         for own, piece in plan.sums.items():
-            kinds.setdefault((len(piece), piece.shape[1]), []).append((band + own, piece))
+            kinds.setdefault((len(piece), piece.shape[1]), []).append((band + own, table, piece))
         band += plan.bands
-    laid = []
     for (stages, codewords), pieces in kinds.items():
-        for place, _ in pieces:
+        for place, _, _ in pieces:
             first[0, place] = entries
             entries += codewords**stages
-        laid.append(torch.stack([piece for _, piece in pieces]))
-    return tuple(laid)
+    laid = tuple(torch.stack([piece for *_, piece in pieces]) for pieces in kinds.values())
+    return laid, tuple(tuple(table for _, table, _ in pieces) for pieces in kinds.values())

@@ -22,6 +22,9 @@ from flyweight.rewrite.stack_layout import Layout, lay_out
 from flyweight.rewrite.table_plan import AnyTable, plan_table
 from flyweight.tables.coded_table import CODEBOOK_VALUES, CodedTable
 
+#: Owners of codewords that several fields read, or none.
+SHARED, NOBODY = -2, -1
+
 
 @dataclass(frozen=True, eq=False)
 class Asked:
@@ -48,6 +51,10 @@ class StackedTables(nn.Module):
     """
 
     traced_whole = True
+    #: Runs of codewords, (how many, the one field that reads them).
+    owners: tuple[tuple[int, int], ...]
+    #: By `sums_<k>`, the one field that reads each band.
+    sum_owners: tuple[tuple[int, ...], ...]
 
     codes: Tensor
     reciprocals: Tensor
@@ -79,10 +86,16 @@ class StackedTables(nn.Module):
             self.register_buffer("codes", torch.cat([layout.codes, end]))
             self.register_buffer("reciprocals", 0.5 ** torch.arange(8, dtype=torch.float32))
         self.several = self.stages * self.groups > 1
+        self.lookups = self.stages * self.groups * self.fields
         if self.several:
             fields = torch.arange(self.fields).repeat_interleave(self.groups).repeat(self.stages)
             self.register_buffer("field_of", fields)
         self._keep_padding(asked, layout.head)
+        fields = {table: field for field, table in enumerate(table_of) if table_of.count(table) == 1}
+        padded = [(self.groups, field) for field, one in enumerate(asked) if one.padding_idx is not None]
+        own = [(len(plan.codebook), fields.get(table, SHARED)) for table, plan in enumerate(layout.plans)]
+        self.owners = (*([(layout.head, NOBODY)] if layout.head else []), *padded, *own)
+        self.sum_owners = tuple(tuple(fields.get(table, SHARED) for table in kind) for kind in layout.sum_tables)
         self.codebook = nn.Parameter(layout.codewords, requires_grad=False)
         self.kinds = len(layout.sums)
         for kind, piece in enumerate(layout.sums):
@@ -133,15 +146,15 @@ class StackedTables(nn.Module):
 
     def forward(self, *ids: Tensor) -> Tensor:
         """Return the rows of `ids`, one tensor of whole numbers for each field, all of one shape."""
-        flat = torch.cat([one.to(torch.int64).reshape(-1) if one.ndim > 1 else one.to(torch.int64) for one in ids])
-        places = flat.reshape(self.fields, -1)  # (fields, n)
-        rows = F.embedding(self._entries(places).t(), self._book()).to(self.dtype)  # (n, lookups, width)
+        rows = F.embedding(self.entries(*ids).t(), self.book()).to(self.dtype)  # (n, lookups, width)
         if self.stages > 1:  # stage by stage: engines are slow at summing over an axis in the middle
             rows = functools.reduce(torch.add, torch.split(rows, self.fields * self.groups, 1))
         return rows.reshape(-1, *ids[0].shape[1:], self.fields, self.dim)
 
-    def _entries(self, ids: Tensor) -> Tensor:
-        """Return the codeword of each lookup, (lookups, n), for ids (fields, n)."""
+    def entries(self, *given: Tensor) -> Tensor:
+        """Return the codeword of each lookup, (lookups, n), for a tensor of n ids, of any shape, for each field."""
+        flat = torch.cat([one.to(torch.int64).reshape(-1) if one.ndim > 1 else one.to(torch.int64) for one in given])
+        ids = flat.reshape(self.fields, -1)
         band = self._bands(ids) if self.banded else None
         if self.several:
             ids = ids.index_select(0, self.field_of)
@@ -184,7 +197,7 @@ class StackedTables(nn.Module):
         shift = _pick(self.reciprocals, position.to(torch.int64) & 7)
         return (word * shift).to(torch.int64) & self._column("mask", band)
 
-    def _book(self) -> Tensor:
+    def book(self) -> Tensor:
         """Return the codebook, all sums included; of constants alone, which engines compute when they load them."""
         if not self.kinds:
             return self.codebook.to(self.dtype) if self.codebook.numel() <= CODEBOOK_VALUES else self.codebook
