@@ -109,6 +109,16 @@ def test_a_short_history_is_multiplied_without_matrices() -> None:
     assert (17, 8) not in shapes
 
 
+def test_layers_over_steps_are_flat_from_end_to_end() -> None:
+    found = _din(40, 6, 8)
+    layers = found.model.body.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)
+    assert [shape[1] for node in layers if len(shape := shape_of(node) or ()) == 2] == [4, 1, 8, 1]  # and the tower
+    # Between them nothing turns back, and the mask still broadcasts.
+    calls = [node.target for node in found.model.body.graph.nodes]
+    assert torch.ops.flyweight.every_row.default not in calls
+    assert calls.count(torch.ops.aten.reshape.default) == 2
+
+
 def test_matrices_and_bias_without_q_of_its_own() -> None:
     found = _din(40, 4, 8, parts="q*k k")
     assert found.undone == ()

@@ -60,7 +60,7 @@ def _letters(node: fx.Node) -> Letters | None:
     given = sides.split(",")
     if not arrow or "." in equation or len(given) != 2 or any(len(set(one)) < len(one) for one in (*given, out)):
         return None
-    return Letters(*given, out)
+    return Letters(given[0], given[1], out)
 
 
 def _check(body: fx.GraphModule, node: fx.Node) -> str | None:
@@ -80,7 +80,7 @@ def _check(body: fx.GraphModule, node: fx.Node) -> str | None:
 def _apply(body: fx.GraphModule, node: fx.Node) -> None:
     letters = _letters(node)
     assert letters is not None
-    left, right = node.args[1]  # type: ignore[misc]
+    left, right = node.all_input_nodes  # two, for they differ in level
     a, b = letters.own(letters.left), letters.own(letters.right)
     batch, summed = letters.batch, letters.summed
     first = _turned(body, node, left, letters.left, batch + a + summed)

@@ -4,6 +4,7 @@ from flyweight.rewrite import (
     attention,
     batched_products,
     einsum_products,
+    flat_layers,
     late_expand,
     leaky_prelu,
     split_linear,
@@ -23,5 +24,5 @@ HOISTING: tuple[Rule, ...] = (
     sum_of_products.RULE,
 )
 #: Make one operator of several, on either side.
-FUSING: tuple[Rule, ...] = (leaky_prelu.RULE,)
+FUSING: tuple[Rule, ...] = (leaky_prelu.RULE, flat_layers.RULE)
 RULES: tuple[Rule, ...] = (*HOISTING, *FUSING)
