@@ -5,6 +5,7 @@ the stacked tables give. Lookups of request ids and of candidate ids have differ
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -112,9 +113,9 @@ def _fuse(body: fx.GraphModule, group: list[Lookup]) -> None:
     stacked.meta = dict(first.meta)
     value = first.meta["val"]
     stacked.meta["val"] = value.new_empty((*value.shape[:-1], len(group), value.shape[-1]))
-    place_of = {node: place for place, node in enumerate(nodes)}
+    rows = _Rows(body, stacked, first, {node: place for place, node in enumerate(nodes)}, {})
     for user in list(dict.fromkeys(user for node in nodes for user in node.users)):
-        _join(body, user, stacked, place_of)
+        _join(rows, user)
     for place, node in enumerate(nodes):
         if node.users:
             node.replace_all_uses_with(emit(body, node, aten.select.int, stacked, -2, place))
@@ -147,11 +148,33 @@ def _bring_before(first: fx.Node, node: fx.Node) -> None:
         first.prepend(one)
 
 
-def _join(body: fx.GraphModule, user: fx.Node, stacked: fx.Node, place_of: dict[fx.Node, int]) -> None:
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What stacked tables give, and which of it has been taken out: (start, stop, flat) of neighbouring fields."""
+
+    body: fx.GraphModule
+    stacked: fx.Node
+    after: fx.Node
+    place_of: dict[fx.Node, int]
+    taken: dict[tuple[int, int, bool], fx.Node]
+
+    def run(self, start: int, stop: int, *, flat: bool) -> fx.Node:
+        """Return a node that gives the rows of some neighbouring fields, side by side or in one long row."""
+        if (start, stop, flat) not in self.taken:
+            node = self.stacked
+            if stop - start < len(self.place_of):
+                node = emit(self.body, self.after, aten.slice.Tensor, node, -2, start, stop)
+            if flat:
+                node = emit(self.body, self.after, aten.flatten.using_ints, node, -2, -1)
+            self.taken[start, stop, flat] = node
+        return self.taken[start, stop, flat]
+
+
+def _join(rows: _Rows, user: fx.Node) -> None:
     """Let a concatenation of rows read them from where they stand side by side already, run by run."""
     if user.target not in _JOINS:
         return
-    parts, rank = _parts(user), len(shape_of(user) or ())
+    parts, rank, body, place_of = _parts(user), len(shape_of(user) or ()), rows.body, rows.place_of
     dim: Any = user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0)
     beside = user.target is aten.stack.default and dim % rank == rank - 2
     if not beside and not (user.target is aten.cat.default and dim % rank == rank - 1):
@@ -166,22 +189,11 @@ def _join(body: fx.GraphModule, user: fx.Node, stacked: fx.Node, place_of: dict[
         if start is None:
             runs.append(emit(body, user, aten.unsqueeze.default, parts[at], -2) if beside else parts[at])
         else:
-            runs.append(_run(body, user, stacked, (start, start + stop - at), len(place_of), flat=not beside))
+            runs.append(rows.run(start, start + stop - at, flat=not beside))
         at = stop
     joined = runs[0] if len(runs) == 1 else emit(body, user, aten.cat.default, runs, -2 if beside else -1)
     user.replace_all_uses_with(joined)
     body.graph.erase_node(user)
-
-
-def _run(
-    body: fx.GraphModule, before: fx.Node, stacked: fx.Node, run: tuple[int, int], fields: int, *, flat: bool
-) -> fx.Node:
-    """Return a node that gives the rows of some neighbouring fields, side by side or in one long row."""
-    start, stop = run
-    node = stacked
-    if stop - start < fields:
-        node = emit(body, before, aten.slice.Tensor, stacked, -2, start, stop)
-    return emit(body, before, aten.flatten.using_ints, node, -2, -1) if flat else node
 
 
 RULE = fuse_tables()
