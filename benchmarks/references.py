@@ -50,8 +50,11 @@ def measure_journey(task: Task, data: Dataset) -> list[dict[str, Any]]:
         {"name": reference.name, "auc": quality(reference.scores(data, data.test), data.test, requests)}
         for reference in REFERENCES
     ]
-    ranker = torch.from_numpy(task.scores("test").outputs)
-    return [*rows, {"name": "DCN-V2", "auc": quality(ranker, data.test, requests)}]
+    tasks = {"DCN-V2": task, **{name: ZOO[key]() for name, key in RANKERS.items()}}
+    for name, one in tasks.items():
+        found = torch.from_numpy(one.scores("test").outputs)
+        rows.append({"name": name, "auc": quality(found, data.test, requests)})
+    return rows
 
 
 def measure_movielens(task: Task, data: Dataset) -> list[dict[str, Any]]:
@@ -81,6 +84,13 @@ def compare_groups(task: Task, data: Dataset) -> list[dict[str, Any]]:
     ]
 
 
+#: The zoo's other rankers of the same rows.
+RANKERS = {
+    "MLP": "complete-journey-mlp",
+    "DLRM": "complete-journey-dlrm",
+    "DeepFM": "complete-journey-deepfm",
+    "DIN, without crossed fields, with the last 100 purchases": "complete-journey-din",
+}
 GROUPS = {"request": "request_id", "household": "household"}
 
 

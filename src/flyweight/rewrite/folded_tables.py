@@ -25,6 +25,7 @@ class FoldedTables(nn.Module):
     """
 
     traced_whole = True
+    bias: Tensor | None
 
     def __init__(self, stacked: StackedTables, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class FoldedTables(nn.Module):
         parts = weight.detach().double().view(self.outputs, stacked.fields, stacked.dim)
         owner = torch.cat([torch.full((count,), field) for count, field in stacked.owners])
         kept = {id(tensor): tensor for tensor in [*stacked.buffers(), *stacked.parameters()]}
-        self.tables = copy.deepcopy(stacked, kept)  # type: ignore[arg-type]
+        self.tables = copy.deepcopy(stacked, kept)
         self.tables.codebook = _frozen(_folded(stacked.codebook, owner, parts))
         for kind, fields in enumerate(stacked.sum_owners):
             pieces: Tensor = getattr(stacked, f"sums_{kind}")

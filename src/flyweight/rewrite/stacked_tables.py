@@ -88,8 +88,8 @@ class StackedTables(nn.Module):
         self.several = self.stages * self.groups > 1
         self.lookups = self.stages * self.groups * self.fields
         if self.several:
-            fields = torch.arange(self.fields).repeat_interleave(self.groups).repeat(self.stages)
-            self.register_buffer("field_of", fields)
+            field_of = torch.arange(self.fields).repeat_interleave(self.groups).repeat(self.stages)
+            self.register_buffer("field_of", field_of)
         self._keep_padding(asked, layout.head)
         fields = {table: field for field, table in enumerate(table_of) if table_of.count(table) == 1}
         padded = [(self.groups, field) for field, one in enumerate(asked) if one.padding_idx is not None]
@@ -165,8 +165,8 @@ class StackedTables(nn.Module):
             terms.append(ids * step)
         elif step or not terms:
             terms.append(ids if step else ids * 0)  # without codes and steps, one row for all ids
-        terms += [first] if isinstance(first, Tensor) or first else []
-        entry = functools.reduce(torch.add, terms)
+        entry = functools.reduce(torch.Tensor.add, terms)
+        entry = entry + first if isinstance(first, Tensor) or first else entry
         return torch.where(ids == self.padding, self.padding_entry, entry) if "padding" in self._buffers else entry
 
     def _bands(self, ids: Tensor) -> Tensor:
