@@ -41,8 +41,7 @@ class OpenVino:
 
     def cannot_run(self, path: Path) -> str | None:
         """Return None if its processor plug-in supports every operator of the model, else which it does not."""
-        openvino = _import()
-        core = openvino.Core()
+        core = _core()
         try:
             crashing = crashing_weights(path)
             if crashing is not None:
@@ -74,7 +73,7 @@ class OpenVino:
         Raises:
             EngineError: OpenVINO is missing or refuses the model.
         """
-        openvino = _import()
+        core = _core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "PERFORMANCE_HINT": "LATENCY",
@@ -87,7 +86,6 @@ class OpenVino:
             crashing = crashing_weights(path)
             if crashing is not None:
                 raise EngineError(self._refusal(crashing))
-            core = openvino.Core()
             if not given:
                 return core.compile_model(str(path), "CPU", settings)
             return core.compile_model(_opened(core.read_model(str(path)), given), "CPU", settings)
@@ -127,8 +125,18 @@ def _opened(model: Any, given: tuple[str, ...]) -> Any:
 
 
 @cache
+def _core() -> Any:
+    """Return the one `openvino.Core` of the process, which lives as long.
+
+    A Core gives the thread that makes it a stack for signals, and puts back the one before when it goes; two that go in
+    the order in which they came leave a stack that has been freed, and the next Ctrl-C is a segmentation fault.
+    """
+    return _import().Core()
+
+
+@cache
 def _capabilities() -> frozenset[str]:
-    return frozenset(_import().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return frozenset(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _import() -> Any:
