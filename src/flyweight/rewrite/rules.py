@@ -3,11 +3,15 @@
 from flyweight.rewrite import (
     attention,
     batched_products,
+    distribute_cat,
     einsum_products,
     flat_layers,
     late_expand,
     leaky_prelu,
+    nested_cats,
     split_linear,
+    stack_as_cat,
+    sum_of_cat,
     sum_of_products,
     target_attention,
 )
@@ -17,6 +21,10 @@ from flyweight.rewrite.rule import Rule
 HOISTING: tuple[Rule, ...] = (
     late_expand.RULE,
     target_attention.RULE,  # before split linear, which would take k out and leave q-k and q*k behind
+    stack_as_cat.RULE,
+    nested_cats.RULE,
+    distribute_cat.RULE,
+    sum_of_cat.RULE,
     split_linear.RULE,
     attention.RULE,
     batched_products.RULE,
