@@ -103,6 +103,16 @@ def test_codebook_can_be_trained_once_made_float32() -> None:
     assert float(table.codebook.grad.sum()) == 2 * DIM
 
 
+def test_stage_that_a_band_lacks_still_adds_nothing_after_training() -> None:
+    bands = (random_band(0, 64, Coding(stages=2)), random_band(64, 100, Coding(stages=1)))
+    table = CodedTable(bands).float()
+    table.codebook.requires_grad_(True)
+    table(torch.tensor([5, 70])).square().sum().backward()
+    assert table.codebook.grad is not None
+    assert not table.codebook.grad[0].any()
+    assert int(table.codebook.grad.any(1).sum()) == 3
+
+
 @given(rows=st.integers(1, 10**9))
 def test_pages_are_few_and_not_tiny(rows: int) -> None:
     bits = page_bits_of(rows)

@@ -119,6 +119,8 @@ def with_sums(plan: TablePlan) -> TablePlan | None:
     kept = torch.ones(len(plan.codebook), dtype=torch.bool)
     missing = bool((old["mask"] == 0).any())
     kept[0] = not missing  # what a stage that a band lacks adds
+    if missing and bool(plan.codebook[0].any()):
+        return None
     sums: dict[int, Tensor] = {}
     for band in range(plan.bands):
         stages = int((old["mask"][band] > 0).sum())

@@ -62,6 +62,8 @@ class CodedTable(nn.Module):
         if len(bands) > 1:
             self.register_buffer("page_band", _page_bands(bands, self.page_bits))
         self.codebook = nn.Parameter(codebook, requires_grad=False)
+        # What a stage that a band lacks adds is nothing, also after training: a padding row has no gradient.
+        self.nothing = 0 if any(band.codebook.shape[0] < self.stages for band in bands) else None
 
     def _keep(self, name: str, column: Tensor) -> None:
         """Keep a column of the plan, (bands, slots): as a plain number where it is one, else as a buffer."""
@@ -83,7 +85,7 @@ class CodedTable(nn.Module):
             return F.embedding(entry, codebook).to(self.dtype)
         # Stage by stage: engines are slow at summing over an axis in the middle.
         stages = torch.split(entry, self.groups, -1)  # each (..., groups)
-        row = functools.reduce(torch.add, [F.embedding(stage, codebook).to(self.dtype) for stage in stages])
+        row = functools.reduce(torch.add, [F.embedding(stage, codebook, self.nothing).to(self.dtype) for stage in stages])
         return row.flatten(-2)
 
     def _entry(self, ids: Tensor) -> Tensor:
