@@ -1,22 +1,113 @@
 """Rules for values of the request and the rows side by side: the same scores, and the request's part left the rows."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from flyweight.graph.quantize_ops import quantize_dequantize, stored
 from flyweight.rewrite import worth
 from flyweight.rewrite.apply_rules import Rewritten
 from flyweight.rewrite.concatenated import mixed
+from flyweight.rewrite.emit import shape_of
 from flyweight.rewrite.hoist import hoist
+from flyweight.rewrite.levels import Level, levels_of
 from flyweight.rewrite.rules import HOISTING
 from flyweight.task.field import Field
 from flyweight.zoo.models.deepfm import DeepFM
+from flyweight.zoo.models.dlrm import DLRM
 
-#: Rows of a request, so many that small models are worth their rewrites too.
-MANY = 1_000_000
+aten = torch.ops.aten
+DIM = 4
 ROWS = {"user": 9, "city": 7, "item": 11, "shop": 6, "word": 8}
 REQUEST = ("user", "city")
 FIELDS = {name: Field(role="request" if name in REQUEST else "candidate", rows=rows) for name, rows in ROWS.items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _many_rows() -> Iterator[None]:
+    """Time requests of so many rows that small models are worth their rewrites too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worth, "ROWS", 1_000_000)
+        yield
+
+
+class Fields(nn.Module):
+    """Embeddings of the fields in an order, and what `read` makes of their list."""
+
+    def __init__(self, read: Callable[[nn.Module, list[Tensor]], Tensor], order: tuple[str, ...] = tuple(ROWS)) -> None:
+        super().__init__()
+        self.read, self.order = read, order
+        self.tables = nn.ModuleDict({name: nn.Embedding(ROWS[name], DIM) for name in ROWS})
+        wide = len(order) * DIM
+        self.wide, self.pair = nn.Linear(wide, 3), nn.Linear(len(order) ** 2, 3)
+        self.triangle = nn.Linear(len(order) * (len(order) - 1) // 2, 3)
+        left, right = torch.tril_indices(len(order), len(order), offset=-1)
+        self.register_buffer("left", left)
+        self.register_buffer("right", right)
+        self.register_buffer("flat", left * len(order) + right)
+        self.register_buffer("step", torch.tensor(0.05))
+        self.register_buffer("each", torch.linspace(-1, 1, wide))
+
+    def forward(self, user: Tensor, city: Tensor, item: Tensor, shop: Tensor, word: Tensor) -> Tensor:
+        ids = {"user": user, "city": city, "item": item, "shop": shop, "word": word}
+        return self.read(self, [self.tables[name](ids[name]) for name in self.order])
+
+
+def _dots(v: Tensor) -> Tensor:
+    return torch.bmm(v, v.transpose(1, 2))
+
+
+#: What is read -> the rules that must have been applied.
+READS: dict[str, tuple[Callable[..., Tensor], set[str]]] = {
+    "stack, flat": (lambda m, v: m.wide(torch.stack(v, 1).flatten(1)).sum(1), {"stack as cat", "distribute cat"}),
+    "cat of cats": (
+        lambda m, v: m.wide(torch.cat([torch.cat(v[:4], 1).relu(), v[4]], -1)).sum(1),
+        {"distribute cat", "nested cats"},
+    ),
+    "sum": (lambda m, v: torch.stack(v, 1).sum(1).square().sum(1), {"sum of cat"}),
+    "sum of squares": (lambda m, v: torch.stack(v, 1).square().sum((1, 2)), {"distribute cat", "sum of cat"}),
+    "mean": (lambda m, v: torch.stack(v, 1).mean(1, keepdim=True).squeeze(1).prod(1), {"sum of cat"}),
+    "sum over the width first": (lambda m, v: torch.stack(v, 1).sum(-1).sum(1), {"distribute cat", "sum of cat"}),
+    "sum of columns": (lambda m, v: torch.cat(v, 1).view(-1, len(v), DIM).sum(1).exp().sum(1), {"sum of cat"}),
+    "turned": (lambda m, v: torch.stack(v, 1).transpose(1, 2).sum(2).prod(1), {"distribute cat", "sum of cat"}),
+    "activations": (
+        lambda m, v: m.wide(torch.sigmoid(torch.cat(v, 1) * 2 + 1).pow(3)).sum(1),
+        {"distribute cat", "split linear"},
+    ),
+    "constants": (
+        lambda m, v: m.wide((1 - torch.cat(v, 1)) * m.each + m.each).sum(1),
+        {"distribute cat", "split linear"},
+    ),
+    "rounded": (
+        lambda m, v: m.wide(quantize_dequantize(torch.cat(v, 1), m.step)).sum(1),
+        {"distribute cat", "split linear"},
+    ),
+    "stored": (lambda m, v: m.wide(stored(torch.cat(v, 1), "bfloat16")).sum(1), {"distribute cat", "split linear"}),
+    "all dots": (
+        lambda m, v: m.pair(_dots(torch.stack(v, 1)).flatten(1)).sum(1),
+        {"pairwise dots", "late select", "split linear"},
+    ),
+    "a triangle of dots": (
+        lambda m, v: m.triangle(_dots(torch.stack(v, 1))[:, m.left, m.right]).sum(1),
+        {"pairwise dots", "split linear"},
+    ),
+    "a triangle of flat dots": (
+        lambda m, v: m.triangle(
+            _dots(torch.cat(v, 1).view(-1, len(v), DIM)).flatten(1)[:, m.flat].relu()
+        ).sum(1),
+        {"pairwise dots", "split linear"},
+    ),
+    "dots beside vectors": (
+        lambda m, v: m.triangle(
+            torch.cat([torch.stack(v, 1).flatten(1)[:, :0], _dots(torch.stack(v, 1))[:, m.right, m.left]], 1)
+        ).sum(1),
+        {"pairwise dots"},
+    ),
+}
 
 
 def _batch(names: tuple[str, ...] = tuple(ROWS), rows: int = 6) -> dict[str, Tensor]:
@@ -30,20 +121,49 @@ def _hoisted(model: nn.Module, names: tuple[str, ...] = tuple(ROWS)) -> Rewritte
     return found
 
 
+def _done(found: Rewritten) -> dict[str, int]:
+    return {one.rule: one.times for one in found.done}
+
+
 def _joined(found: Rewritten) -> list[str]:
     """Return the concatenations that are left and hold values of both sides."""
     return [node.name for node in found.model.body.graph.nodes if mixed(node) is not None]
 
 
-@pytest.fixture
-def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worth, "ROWS", MANY)
+def _of_rows(found: Rewritten, target: object) -> list[tuple[int, ...]]:
+    """Return the sizes, after the rows, that operators of the rows give."""
+    level = levels_of(found.model.body)
+    nodes = found.model.body.graph.find_nodes(op="call_function", target=target)
+    return [(shape_of(node) or ())[1:] for node in nodes if level[node] == Level.ROW]
 
 
-@pytest.mark.usefixtures("many_rows")
-def test_a_factorisation_machine_sums_the_requests_fields_once() -> None:
-    found = _hoisted(DeepFM(ROWS, dim=4, hidden=(8,)))
-    done = {one.rule: one.times for one in found.done}
-    assert done["sum of cat"] == 3
-    assert {"stack as cat", "distribute cat", "split linear"} <= done.keys()
+@pytest.mark.parametrize("name", READS)
+def test_a_concatenation_is_taken_apart(name: str) -> None:
+    torch.manual_seed(0)
+    read, rules = READS[name]
+    found = _hoisted(Fields(read))
+    assert _done(found).keys() >= rules
     assert _joined(found) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=st.sampled_from(sorted(READS)), order=st.permutations(list(ROWS)), seed=st.integers(0, 99))
+def test_scores_stay_whatever_the_order_of_the_fields(name: str, order: list[str], seed: int) -> None:
+    torch.manual_seed(seed)
+    _hoisted(Fields(READS[name][0], tuple(order)))
+
+
+def test_a_factorisation_machine_sums_the_requests_fields_once() -> None:
+    found = _hoisted(DeepFM(ROWS, dim=DIM, hidden=(8,)))
+    assert _done(found)["sum of cat"] == 3
+    assert {"stack as cat", "distribute cat", "split linear"} <= _done(found).keys()
+    assert _joined(found) == []
+
+
+def test_dlrm_multiplies_the_requests_vectors_once() -> None:
+    found = _hoisted(DLRM(ROWS, dim=DIM, top=(8,)))
+    assert {"stack as cat", "pairwise dots", "late select", "split linear"} <= _done(found).keys()
+    assert _joined(found) == []
+    assert _of_rows(found, aten.bmm.default) == [(3, 3)]  # three vectors of the rows, of five
+    assert _of_rows(found, aten.matmul.default) == [(3, 2)]
+    assert _of_rows(found, aten.cat.default) == [(3 * DIM + 6 + 3,)]  # vectors, request x rows, a triangle of the rows

@@ -58,8 +58,12 @@ def _apply(body: fx.GraphModule, node: fx.Node) -> None:
         value = beside(body, node, run, both.dim)
         made.append(on_side(body, node, [value], lambda one, at=columns: how.make(body, node, one[0], at)))  # type: ignore[misc]
         start += width
-    node.replace_all_uses_with(emit(body, node, aten.cat.default, made, how.dim))
+    joined = emit(body, node, aten.cat.default, made, how.dim)
+    node.replace_all_uses_with(joined)
     body.graph.erase_node(node)
+    for reader in list(joined.users):  # at once: a layer behind must not be cut before all of it is taken apart
+        if _followed(body, reader) is not None and _check(body, reader) is None:
+            _apply(body, reader)
 
 
 RULE = Rule("distribute cat", _find, _check, _apply)

@@ -22,6 +22,7 @@ _EACH = frozenset(
         *(getattr(aten, name).default for name in ("hardtanh", "relu6", "detach", "alias", "clone", "_to_copy")),
         aten.to.dtype,
         aten.pow.Tensor_Scalar,
+        aten.rsub.Scalar,
         torch.ops.flyweight.stored.default,
     }
 )
@@ -66,13 +67,22 @@ def followed(body: fx.GraphModule, node: fx.Node, given: fx.Node, dim: int, widt
         return _with_constant(body, node, given, dim, widths)
     if node.args[0] is not given or given in node.args[1:]:
         return None
-    if node.target in _EACH or (node.target is _ROUND and len(shape_of(node.args[1]) or (0,)) == 0):
+    if on_each_number(node, given):
         return Followed(dim, widths, True, _same_arguments(node))
     if node.target in _VIEWS:
         return _viewed(node, given, dim, widths)
     if node.target in _SUMS:
         return _summed(node, given, dim, widths)
     return _turned(node, given, dim, widths)
+
+
+def on_each_number(node: fx.Node, given: fx.Node) -> bool:
+    """Return whether an operator does the same to each number of `given`, and reads no other value."""
+    if not node.args or node.args[0] is not given or given in node.args[1:]:
+        return False
+    if node.target in _WITH_NUMBER:
+        return len(node.args) == 2 and isinstance(node.args[1], (int, float))
+    return node.target in _EACH or (node.target is _ROUND and shape_of(node.args[1]) == ())
 
 
 def _same_arguments(node: fx.Node) -> Make:

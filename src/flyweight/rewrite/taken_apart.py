@@ -8,6 +8,8 @@ from torch import fx
 from flyweight.rewrite.concatenated import dim_of
 from flyweight.rewrite.emit import shape_of
 from flyweight.rewrite.followed import followed
+from flyweight.rewrite.late_select import why_not_late
+from flyweight.rewrite.self_products import picked_from
 from flyweight.rewrite.weights import cannot_cut
 from flyweight.rewrite.worth import saved
 
@@ -40,6 +42,10 @@ def _gain(
         return saved(numbers=2 * own, operators=-2)
     if reader.target is aten.cat.default and dim_of(reader) == dim:
         return gain_of_readers(body, reader, dim, widths, own / _numbers(shape_of(reader) or ()))
+    if dim == 1 and (pick := picked_from(body, reader, node)) is not None:
+        twice = (shape_of(pick) or (0,))[-1] > shape[1] * (shape[1] + 1) // 2
+        macs = own * shape[1]  # at least: of the request's vectors with each other and, both ways, with the rows'
+        return saved(macs=macs, operators=-8) if why_not_late(body, pick, twice=twice) is None else 0.0
     found = followed(body, reader, node, dim, widths)
     if found is None:
         return 0.0
