@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from flyweight.graph.quantize_ops import quantize_dequantize, stored
+from flyweight.graph.trace import trace
+from flyweight.quantization.fake_quantize import FakeQuantize
+from flyweight.quantization.ranges import find_range
 from flyweight.rewrite import worth
 from flyweight.rewrite.apply_rules import Rewritten
 from flyweight.rewrite.concatenated import mixed
@@ -167,3 +170,22 @@ def test_dlrm_multiplies_the_requests_vectors_once() -> None:
     assert _of_rows(found, aten.bmm.default) == [(3, 3)]  # three vectors of the rows, of five
     assert _of_rows(found, aten.matmul.default) == [(3, 2)]
     assert _of_rows(found, aten.cat.default) == [(3 * DIM + 6 + 3,)]  # vectors, request x rows, a triangle of the rows
+
+
+def test_modules_that_round_are_operators_to_the_rules() -> None:
+    torch.manual_seed(0)
+    traced = trace(Fields(READS["activations"][0]), _batch())
+    (layer,) = traced.body.graph.find_nodes(op="call_function", target=aten.linear.default)
+    for place, name in enumerate(("numbers", "weight")):
+        value = torch.randn(8) if place == 0 else traced.body.get_parameter("wide.weight")
+        traced.body.add_submodule(name, FakeQuantize(find_range(value, 8), rows=place == 0))
+        with traced.body.graph.inserting_before(layer):
+            rounded = traced.body.graph.call_module(name, (layer.args[place],))
+        rounded.meta["val"] = layer.args[place].meta["val"]
+        layer.update_arg(place, rounded)
+    traced.body.recompile()
+    found = hoist(traced, FIELDS, [_batch()], HOISTING)
+    assert {"distribute cat", "split linear"} <= _done(found).keys()
+    assert found.undone == ()
+    assert len(_of_rows(found, torch.ops.flyweight.quantize_dequantize.default)) == 1  # the request's is the request's
+    assert not found.model.body.graph.find_nodes(op="call_module", target="weight")

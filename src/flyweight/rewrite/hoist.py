@@ -18,6 +18,7 @@ from flyweight.rewrite.hoisted_model import HoistedModel, add_index, flat
 from flyweight.rewrite.request_only import hoist_request_only, read_sizes_off_rows
 from flyweight.rewrite.rule import Rule
 from flyweight.rewrite.write_out import write_out_spreads
+from flyweight.rewrite.write_out_rounding import write_out_rounding
 from flyweight.task.change import Skipped
 from flyweight.task.field import REQUEST_INDEX, Field
 
@@ -42,6 +43,7 @@ def hoist(
         ExportError: the model cannot be traced.
     """
     traced = trace(model, dict(batches[0]))
+    write_out_rounding(traced.body)
     reason = cannot_hoist(traced, fields)
     if reason is not None:
         plain = rewrite(traced, rules, batches, tolerance=tolerance)
