@@ -46,6 +46,7 @@ class Fields(nn.Module):
         self.read, self.order = read, order
         self.tables = nn.ModuleDict({name: nn.Embedding(ROWS[name], DIM) for name in ROWS})
         wide = len(order) * DIM
+        self.square = nn.Linear(wide, wide)
         self.wide, self.pair = nn.Linear(wide, 3), nn.Linear(len(order) ** 2, 3)
         self.triangle = nn.Linear(len(order) * (len(order) - 1) // 2, 3)
         left, right = torch.tril_indices(len(order), len(order), offset=-1)
@@ -58,6 +59,14 @@ class Fields(nn.Module):
     def forward(self, user: Tensor, city: Tensor, item: Tensor, shop: Tensor, word: Tensor) -> Tensor:
         ids = {"user": user, "city": city, "item": item, "shop": shop, "word": word}
         return self.read(self, [self.tables[name](ids[name]) for name in self.order])
+
+
+def _picked(v: Tensor) -> Tensor:
+    return v[:, 1] * v[:, -1] + v.select(1, 0)
+
+
+def _crossed(m: nn.Module, x: Tensor) -> Tensor:
+    return (x * m.square(x) + x).exp().sum(1)
 
 
 def _dots(v: Tensor) -> Tensor:
@@ -112,6 +121,14 @@ READS: dict[str, tuple[Callable[..., Tensor], set[str]]] = {
     ),
 }
 
+READS |= {
+    "two groups of columns": (
+        lambda m, v: torch.cat(v, 1)[:, : 2 * DIM].prod(1) + torch.cat(v, 1)[:, DIM // 2 : -DIM].sum(1),
+        {"slice of cat"},
+    ),
+    "single vectors": (lambda m, v: _picked(torch.stack(v, 1)).prod(1), {"slice of cat"}),
+}
+
 
 def _batch(names: tuple[str, ...] = tuple(ROWS), rows: int = 6) -> dict[str, Tensor]:
     return {name: torch.randint(ROWS[name], (rows,)) for name in names}
@@ -147,6 +164,12 @@ def test_a_concatenation_is_taken_apart(name: str) -> None:
     found = _hoisted(Fields(read))
     assert _done(found).keys() >= rules
     assert _joined(found) == []
+
+
+def test_a_cross_layer_adds_what_it_multiplies_by_in_its_bias() -> None:
+    found = _hoisted(Fields(lambda m, v: _crossed(m, torch.cat(v, 1))))
+    assert {"cross residual", "split linear"} <= _done(found).keys()
+    assert _of_rows(found, aten.add.Tensor) == [(len(ROWS) * DIM,)]  # of the request's part and the rows'
 
 
 @settings(max_examples=25, deadline=None)

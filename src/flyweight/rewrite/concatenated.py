@@ -8,9 +8,16 @@ import torch
 from torch import fx
 
 from flyweight.rewrite.emit import emit, shape_of
+from flyweight.rewrite.expanded import same
 from flyweight.rewrite.spread import SPREAD
 
 aten = torch.ops.aten
+_COPIES = frozenset(
+    {
+        aten.slice.Tensor,
+        *(getattr(aten, name).default for name in ("alias", "detach", "clone", "lift_fresh", "lift_fresh_copy")),
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +65,16 @@ def mixed(node: Any) -> Mixed | None:
     if len(sides) < 2 or dim == 0 or not all(isinstance(width, int) for width in widths):
         return None
     return Mixed(tuple(parts), dim, tuple(widths))  # type: ignore[arg-type]
+
+
+def handed_on(node: Any) -> Any:
+    """Return what copies, and slices of everything, hand on as it was."""
+    while isinstance(node, fx.Node) and node.target in _COPIES:
+        shape, given = shape_of(node), shape_of(node.args[0])
+        if node.target is aten.slice.Tensor and not (shape and given and all(map(same, shape, given))):
+            break
+        node = node.args[0]
+    return node
 
 
 def parts_of(join: fx.Node) -> list[fx.Node]:

@@ -3,6 +3,7 @@
 from flyweight.rewrite import (
     attention,
     batched_products,
+    cross_residual,
     distribute_cat,
     einsum_products,
     flat_layers,
@@ -11,6 +12,7 @@ from flyweight.rewrite import (
     leaky_prelu,
     nested_cats,
     pairwise_dots,
+    slice_of_cat,
     split_linear,
     stack_as_cat,
     sum_of_cat,
@@ -23,7 +25,9 @@ from flyweight.rewrite.rule import Rule
 HOISTING: tuple[Rule, ...] = (
     late_expand.RULE,
     target_attention.RULE,  # before split linear, which would take k out and leave q-k and q*k behind
+    cross_residual.RULE,
     stack_as_cat.RULE,
+    slice_of_cat.RULE,
     pairwise_dots.RULE,
     late_select.RULE,
     distribute_cat.RULE,

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from flyweight.rewrite.concatenated import Mixed, mixed
+from flyweight.rewrite.concatenated import Mixed, handed_on, mixed
 from flyweight.rewrite.emit import shape_of
-from flyweight.rewrite.expanded import same
 from flyweight.rewrite.weights import constant
 
 aten = torch.ops.aten
 _FLAT = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints})
 _IDLE = frozenset({aten.slice.Tensor, aten.alias.default, aten.detach.default, aten.clone.default})
-_COPIES = frozenset({aten.lift_fresh.default, aten.lift_fresh_copy.default, *_IDLE})
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +74,19 @@ def _picked(body: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, tuple[int, ..
     if node.op != "call_function" or not node.args:
         return None
     indices = _indices(node)
-    source: Any = _before(node.args[0])
+    source: Any = handed_on(node.args[0])
     if indices is None:
         count = _square(source)
         if node.target not in _FLAT or not count or _width(node) != count**2 or _is_picked(node):
             return None
         return source, *_pairs(torch.arange(count**2), count)
-    numbers = [constant(body, _before(one)) for one in indices]
+    numbers = [constant(body, handed_on(one)) for one in indices]
     if any(one is None or one.dtype != torch.int64 or one.ndim != 1 for one in numbers):
         return None
     if len(numbers) == 2 and _square(source):
         left, right = (one % _square(source) for one in numbers if one is not None)
         return (source, *(tuple(side.tolist()) for side in (left, right))) if len(left) == len(right) else None
-    flat, source = source, _before(source.args[0]) if source.target in _FLAT else None
+    flat, source = source, handed_on(source.args[0]) if source.target in _FLAT else None
     count = _square(source)
     if len(numbers) != 1 or not count or _width(flat) != count**2 or numbers[0] is None:
         return None
@@ -112,7 +110,7 @@ def _indices(node: fx.Node) -> list[Any] | None:
 def _is_picked(flat: fx.Node) -> bool:
     """Return whether something takes single pairs of flat products."""
     return any(
-        _indices(user) is not None or (_before(user) is not user and _is_picked(user)) for user in flat.users
+        _indices(user) is not None or (handed_on(user) is not user and _is_picked(user)) for user in flat.users
     )
 
 
@@ -130,16 +128,6 @@ def _width(node: Any) -> int:
     return math.prod(shape[1:]) if len(shape) == 2 and isinstance(shape[1], int) else 0
 
 
-def _before(node: Any) -> Any:
-    """Return what a node hands on as it was."""
-    while isinstance(node, fx.Node) and node.target in _COPIES:
-        shape, given = shape_of(node), shape_of(node.args[0])
-        if node.target is aten.slice.Tensor and not (shape and given and all(map(same, shape, given))):
-            break
-        node = node.args[0]
-    return node
-
-
 def _vectors(product: Any) -> Mixed | None:
     """Return the vectors of both sides that are multiplied by each other."""
     both = mixed(_multiplied(product))
@@ -150,7 +138,7 @@ def _multiplied(product: Any) -> fx.Node | None:
     """Return the vectors, (rows, vectors, dim), that a product multiplies by themselves."""
     if not isinstance(product, fx.Node) or product.target not in (aten.bmm.default, aten.matmul.default):
         return None
-    left, right = (_before(one) for one in product.args)
+    left, right = (handed_on(one) for one in product.args)
     shape = shape_of(left) or ()
     known = len(shape) == 3 and all(isinstance(size, int) for size in shape[1:])
     return left if known and _turned(right) is left else None
@@ -164,4 +152,4 @@ def _turned(node: Any) -> Any:
     turns = (node.target is aten.transpose.int and {number % 3 for number in numbers} == {1, 2}) or (
         node.target is aten.permute.default and [number % 3 for number in numbers[0]] == [0, 2, 1]
     )
-    return _before(node.args[0]) if turns else None
+    return handed_on(node.args[0]) if turns else None
