@@ -139,7 +139,7 @@ def test_histories_and_small_whole_numbers_are_taken() -> None:
 def test_a_table_of_two_fields_is_stored_once() -> None:
     one, other = table([Coding(bits=4)], 1), table([Coding(bits=4)], 2)
     once, twice = StackedTables([Asked(one), Asked(other)]), StackedTables([Asked(one), Asked(other), Asked(one)])
-    assert len(once.codes) == len(twice.codes)
+    assert twice.bytes() - once.bytes() < 100
     ids = ids_for([one, other, one], 20)
     assert torch.equal(twice(*ids), wanted([one, other, one], ids))
 

@@ -41,8 +41,9 @@ class OpenVino:
 
     def cannot_run(self, path: Path) -> str | None:
         """Return None if its processor plug-in supports every operator of the model, else which it does not."""
-        core = _core()
+        _import()
         try:
+            core = _core()
             crashing = crashing_weights(path)
             if crashing is not None:
                 return self._refusal(crashing)
@@ -73,7 +74,7 @@ class OpenVino:
         Raises:
             EngineError: OpenVINO is missing or refuses the model.
         """
-        core = _core()
+        _import()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "PERFORMANCE_HINT": "LATENCY",
@@ -86,6 +87,7 @@ class OpenVino:
             crashing = crashing_weights(path)
             if crashing is not None:
                 raise EngineError(self._refusal(crashing))
+            core = _core()
             if not given:
                 return core.compile_model(str(path), "CPU", settings)
             return core.compile_model(_opened(core.read_model(str(path)), given), "CPU", settings)

@@ -1,8 +1,10 @@
 """What is done to a graph before it becomes a module: constants worked out, pairs of quantisation and biases joined."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,33 +15,78 @@ from flyweight.graph.onnx_import.table import OPERATORS
 
 _MOVES = frozenset({"Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Concat"})
 _SUMS = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Neg", "Pow", "Gather", "Shape", "Equal", "Where"})
+#: What else unpacks codes that are stored in fewer bits than they are used in.
+_UNPACKING = _MOVES | _SUMS | frozenset(
+    {"Split", "Expand", "ConstantOfShape", "Range", "BitwiseAnd", "CumSum", "ScatterElements", "Clip", "Min"}
+)
+_SIZED = frozenset({"Reshape", "Slice", "Expand", "Split", "Squeeze", "Unsqueeze", "CumSum"})
+#: Floats beside codes, as powers of two that shift them, are at most so many.
+SHIFTS = 8
 #: Constants of at most so many numbers are worked out: their products may be as large as its square.
 MAX_SMALL = 2048
 MAX_MOVED = 2**28
 
 
-def presented(tensor: Tensor, floats: int = 1) -> Value:
-    """Return a constant as operators are to see it: a few whole numbers, or up to `floats` floats, as plain numbers."""
-    few = tensor.ndim <= 1 and tensor.numel() <= (floats if tensor.is_floating_point() else MAX_KNOWN)
-    if not few or tensor.dtype not in (torch.int64, torch.int32, torch.bool, torch.float32):
+def presented(tensor: Tensor, floats: int = 1, few: int = MAX_KNOWN) -> Value:
+    """Return a constant as operators see it: up to `few` whole numbers, or up to `floats` floats, as plain numbers."""
+    plain = tensor.ndim <= 1 and tensor.numel() <= (floats if tensor.is_floating_point() else few)
+    if not plain or tensor.dtype not in (torch.int64, torch.int32, torch.bool, torch.float32):
         return tensor
     return known(tensor.tolist())
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Run the operators that read constants only; a transposed view of a table that others read is left alone."""
+    """Run the operators that read constants only; a transposed view of a table that others read is left alone.
+
+    What is made of whole numbers alone is worked out however many there are, as engines do when they load a file;
+    weights are not, for they may be trained.
+    """
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     constants = dict(graph.constants)
+    whole = {name for name, one in constants.items() if not one.is_floating_point() or one.numel() <= SHIFTS}
     left: list[Node] = []
     for node in graph.nodes:
-        if not _foldable(node, constants, uses):
+        unpacking = node.operator in _UNPACKING and whole.issuperset(name for name in node.inputs if name)
+        if not (unpacking and _length(node, constants) <= MAX_MOVED) and not _foldable(node, constants, uses):
             left.append(node)
             continue
-        values = tuple(presented(constants[name]) if name else None for name in node.inputs)
+        values = _typed(node, constants) if unpacking else _presented(node, constants)
         result = OPERATORS[node.operator](Call(node, values))
-        assert isinstance(result, Value)  # the operators above have one output
-        constants[node.outputs[0]] = result if isinstance(result, Tensor) else as_tensor(result)
+        results = result if isinstance(result, tuple) else (result,)
+        for name, one in zip(node.outputs, results, strict=True):
+            made = one if isinstance(one, Tensor) else as_tensor(one)
+            constants[name] = made.to(constants[node.inputs[0]].dtype) if node.operator == "Range" else made
+        whole.update(node.outputs if unpacking else ())
     return replace(graph, nodes=tuple(left), constants=constants)
+
+
+def _presented(node: Node, constants: dict[str, Tensor], few: int = MAX_KNOWN) -> tuple[Value | None, ...]:
+    return tuple(presented(constants[name], few=few) if name else None for name in node.inputs)
+
+
+def _typed(node: Node, constants: dict[str, Tensor]) -> tuple[Value | None, ...]:
+    """Return the inputs as tensors, for plain numbers forget their type; but sizes, axes and bounds as numbers."""
+    numbers = _presented(node, constants, few=MAX_SMALL)
+    if node.operator in ("ConstantOfShape", "Range"):
+        return numbers
+    tensors = tuple(constants[name] if name else None for name in node.inputs)
+    return (*tensors[:1], *numbers[1:]) if node.operator in _SIZED else tensors
+
+
+def _length(node: Node, constants: dict[str, Tensor]) -> int:
+    """Return how many numbers an operator on constants gives at most."""
+    read = [constants[name] for name in node.inputs if name]
+    if node.operator in ("Expand", "ConstantOfShape"):
+        return math.prod(max(size, 1) for size in read[-1].tolist())
+    if node.operator == "Range":
+        start, stop, step = (float(one) for one in read)
+        return math.ceil(abs((stop - start) / step)) if step else MAX_MOVED + 1
+    if node.operator == "Gather":
+        data, indices = read
+        return data.numel() // max(int(data.shape[node.attributes.get("axis", 0)]), 1) * indices.numel()
+    if node.operator in _SUMS | {"BitwiseAnd", "Clip", "Min"}:
+        return math.prod(np.broadcast_shapes(*(tuple(one.shape) for one in read)))
+    return sum(one.numel() for one in read)
 
 
 def _foldable(node: Node, constants: dict[str, Tensor], uses: Counter[str]) -> bool:
