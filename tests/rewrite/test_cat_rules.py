@@ -20,6 +20,7 @@ from flyweight.rewrite.hoist import hoist
 from flyweight.rewrite.levels import Level, levels_of
 from flyweight.rewrite.rules import HOISTING
 from flyweight.task.field import Field
+from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.models.deepfm import DeepFM
 from flyweight.zoo.models.dlrm import DLRM
 
@@ -212,3 +213,27 @@ def test_modules_that_round_are_operators_to_the_rules() -> None:
     assert found.undone == ()
     assert len(_of_rows(found, torch.ops.flyweight.quantize_dequantize.default)) == 1  # the request's is the request's
     assert not found.model.body.graph.find_nodes(op="call_module", target="weight")
+
+
+def test_a_logit_over_the_last_cross_layer_reads_the_requests_columns_as_one_product() -> None:
+    found = _hoisted(DCNv2(ROWS, dim=DIM, hidden=(8,), init_std=1.0))
+    assert {"cross residual", "head of cross", "split linear"} <= _done(found).keys()
+    wide, narrow = len(ROWS) * DIM, 3 * DIM
+    # Both sides of the first layer; the second's columns of the rows; the perceptron, split; the logit's.
+    assert sorted(_of_rows(found, aten.linear.default)) == [(1,), (8,), (narrow,), (wide,)]
+    assert _of_rows(found, aten.matmul.default) == [(1, 1)]
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_cross_layers_keep_their_scores(layers: int) -> None:
+    found = _hoisted(DCNv2(ROWS, dim=DIM, cross_layers=layers, hidden=(8,), init_std=1.0))
+    assert ("head of cross" in _done(found)) == (layers > 1)  # a single one is split: it reads both sides
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_low_rank_cross_layers_keep_their_scores(layers: int) -> None:
+    model = DCNv2(ROWS, dim=DIM, cross_layers=layers, hidden=(8,), init_std=1.0)
+    for place in range(layers):
+        model.cross[place] = nn.Sequential(nn.Linear(len(ROWS) * DIM, 3), nn.Linear(3, len(ROWS) * DIM))
+    found = _hoisted(model)
+    assert {"cross residual", "split linear"} <= _done(found).keys()

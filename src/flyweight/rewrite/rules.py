@@ -5,11 +5,18 @@ from flyweight.rewrite import (
     batched_products,
     cross_residual,
     distribute_cat,
+    drop_identities,
     einsum_products,
     flat_layers,
+    fold_codebooks,
+    fold_norms,
+    fuse_tables,
+    head_of_cross,
     late_expand,
     late_select,
     leaky_prelu,
+    merge_linears,
+    neighbouring_rows,
     nested_cats,
     pairwise_dots,
     slice_of_cat,
@@ -26,6 +33,7 @@ HOISTING: tuple[Rule, ...] = (
     late_expand.RULE,
     target_attention.RULE,  # before split linear, which would take k out and leave q-k and q*k behind
     cross_residual.RULE,
+    head_of_cross.RULE,  # before split linear, which would cut the logit's layer
     stack_as_cat.RULE,
     slice_of_cat.RULE,
     pairwise_dots.RULE,
@@ -40,5 +48,14 @@ HOISTING: tuple[Rule, ...] = (
     sum_of_products.RULE,
 )
 #: Make one operator of several, on either side.
-FUSING: tuple[Rule, ...] = (leaky_prelu.RULE, flat_layers.RULE)
+FUSING: tuple[Rule, ...] = (
+    drop_identities.RULE,
+    fold_norms.RULE,
+    leaky_prelu.RULE,
+    flat_layers.RULE,
+    merge_linears.RULE,
+    fuse_tables.RULE,
+    neighbouring_rows.RULE,
+    fold_codebooks.RULE,
+)
 RULES: tuple[Rule, ...] = (*HOISTING, *FUSING)
