@@ -85,8 +85,8 @@ class CodedTable(nn.Module):
             return F.embedding(entry, codebook).to(self.dtype)
         # Stage by stage: engines are slow at summing over an axis in the middle.
         stages = torch.split(entry, self.groups, -1)  # each (..., groups)
-        row = functools.reduce(torch.add, [F.embedding(stage, codebook, self.nothing).to(self.dtype) for stage in stages])
-        return row.flatten(-2)
+        parts = [F.embedding(stage, codebook, self.nothing).to(self.dtype) for stage in stages]
+        return functools.reduce(torch.add, parts).flatten(-2)
 
     def _entry(self, ids: Tensor) -> Tensor:
         """Return the codeword of each slot, (*ids.shape, slots), or (*ids.shape) where there is one slot."""
