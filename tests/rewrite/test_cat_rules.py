@@ -184,6 +184,7 @@ def test_scores_stay_whatever_the_order_of_the_fields(name: str, order: list[str
 def test_a_factorisation_machine_sums_the_requests_fields_once() -> None:
     found = _hoisted(DeepFM(ROWS, dim=DIM, hidden=(8,)))
     assert _done(found)["sum of cat"] == 3
+    assert _done(found)["sum of sums"] == 1
     assert {"stack as cat", "distribute cat", "split linear"} <= _done(found).keys()
     assert _joined(found) == []
 
@@ -223,6 +224,22 @@ def test_a_logit_over_the_last_cross_layer_reads_the_requests_columns_as_one_pro
     # Both sides of the first layer; the second's columns of the rows; the perceptron, split; the logit's.
     assert sorted(_of_rows(found, aten.linear.default)) == [(1,), (8,), (narrow,), (wide,)]
     assert _of_rows(found, aten.matmul.default) == [(1, 1)]
+
+
+@pytest.mark.parametrize("order", [("user", "item", "city", "shop", "word"), tuple(ROWS)])
+def test_layers_behind_rounded_values_stay_layers_of_integers(order: tuple[str, ...]) -> None:
+    """A layer's numbers are rounded right before it, whatever was concatenated and taken apart."""
+    torch.manual_seed(0)
+
+    def read(m: nn.Module, v: list[Tensor]) -> Tensor:
+        parts = [torch.stack(v[:3], 1).flatten(1), torch.cat(v[3:], 1).relu()]
+        return m.wide(quantize_dequantize(torch.cat(parts, 1), m.step, None, 0, 0, 255)).sum(1)
+
+    found = _hoisted(Fields(read, order))
+    assert {"distribute cat", "nested cats", "split linear"} <= _done(found).keys()
+    layers = found.model.body.graph.find_nodes(op="call_function", target=aten.linear.default)
+    assert len(layers) == 2
+    assert all(one.args[0].target is torch.ops.flyweight.quantize_dequantize.default for one in layers)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -306,6 +323,7 @@ def test_scores_stay_whatever_the_columns_and_their_readers(
             "pairwise dots in flatten: quantize_dequantize needs its columns in their order",
         ),
         (lambda m, v: torch.cat(v, 1)[:, 1:-1].prod(1), "slice of cat in slice_2: it falls on 5 values, of which 2"),
+        (lambda m, v: _summed_twice(torch.stack(v, 1)), "sum of sums in sum_2: sum_1 is read elsewhere as well"),
         (lambda m, v: _crossed_twice(m, torch.cat(v, 1)), "cross residual in add: the product or the layer is read"),
     ],
 )
@@ -320,6 +338,11 @@ def test_what_does_not_pay_or_cannot_be_is_refused_with_the_reason(
 
 def _read_twice(m: nn.Module, dots: Tensor) -> Tensor:
     return m.triangle(dots[:, m.left, m.right]).sum(1) + dots.exp().sum((1, 2))
+
+
+def _summed_twice(v: Tensor) -> Tensor:
+    first = v.sum(1)
+    return first.sum(1) * first.prod(1)
 
 
 def _crossed_twice(m: nn.Module, x: Tensor) -> Tensor:

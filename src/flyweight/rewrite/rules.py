@@ -13,6 +13,7 @@ from flyweight.rewrite import (
     fuse_tables,
     head_of_cross,
     late_expand,
+    late_rounding,
     late_select,
     leaky_prelu,
     merge_linears,
@@ -24,6 +25,7 @@ from flyweight.rewrite import (
     stack_as_cat,
     sum_of_cat,
     sum_of_products,
+    sum_of_sums,
     target_attention,
 )
 from flyweight.rewrite.rule import Rule
@@ -40,6 +42,8 @@ HOISTING: tuple[Rule, ...] = (
     late_select.RULE,
     distribute_cat.RULE,
     nested_cats.RULE,
+    late_rounding.RULE,
+    sum_of_sums.RULE,
     sum_of_cat.RULE,
     split_linear.RULE,
     attention.RULE,
