@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from cat_models import DIM, READS, ROWS, Columns, Fields, crossed, crossed_twice, dots, read_twice, summed_twice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from flyweight.graph.quantize_ops import quantize_dequantize, stored
+from flyweight.graph.quantize_ops import quantize_dequantize
 from flyweight.graph.trace import trace
 from flyweight.quantization.fake_quantize import FakeQuantize
 from flyweight.quantization.ranges import find_range
@@ -25,8 +26,8 @@ from flyweight.zoo.models.deepfm import DeepFM
 from flyweight.zoo.models.dlrm import DLRM
 
 aten = torch.ops.aten
-DIM = 4
-ROWS = {"user": 9, "city": 7, "item": 11, "shop": 6, "word": 8}
+#: Rows of a request that the rules think of.
+CANDIDATES = worth.ROWS
 REQUEST = ("user", "city")
 FIELDS = {name: Field(role="request" if name in REQUEST else "candidate", rows=rows) for name, rows in ROWS.items()}
 
@@ -37,99 +38,6 @@ def _many_rows() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worth, "ROWS", 1_000_000)
         yield
-
-
-class Fields(nn.Module):
-    """Embeddings of the fields in an order, and what `read` makes of their list."""
-
-    def __init__(self, read: Callable[[nn.Module, list[Tensor]], Tensor], order: tuple[str, ...] = tuple(ROWS)) -> None:
-        super().__init__()
-        self.read, self.order = read, order
-        self.tables = nn.ModuleDict({name: nn.Embedding(ROWS[name], DIM) for name in ROWS})
-        wide = len(order) * DIM
-        self.square = nn.Linear(wide, wide)
-        self.wide, self.pair = nn.Linear(wide, 3), nn.Linear(len(order) ** 2, 3)
-        self.triangle = nn.Linear(len(order) * (len(order) - 1) // 2, 3)
-        left, right = torch.tril_indices(len(order), len(order), offset=-1)
-        self.register_buffer("left", left)
-        self.register_buffer("right", right)
-        self.register_buffer("flat", left * len(order) + right)
-        self.register_buffer("step", torch.tensor(0.05))
-        self.register_buffer("steps", torch.full((len(order) ** 2,), 0.05))
-        self.register_buffer("each", torch.linspace(-1, 1, wide))
-
-    def forward(self, user: Tensor, city: Tensor, item: Tensor, shop: Tensor, word: Tensor) -> Tensor:
-        ids = {"user": user, "city": city, "item": item, "shop": shop, "word": word}
-        return self.read(self, [self.tables[name](ids[name]) for name in self.order])
-
-
-def _picked(v: Tensor) -> Tensor:
-    return v[:, 1] * v[:, -1] + v.select(1, 0)
-
-
-def _crossed(m: nn.Module, x: Tensor) -> Tensor:
-    return (x * m.square(x) + x).exp().sum(1)
-
-
-def _dots(v: Tensor) -> Tensor:
-    return torch.bmm(v, v.transpose(1, 2))
-
-
-#: What is read -> the rules that must have been applied.
-READS: dict[str, tuple[Callable[..., Tensor], set[str]]] = {
-    "stack, flat": (lambda m, v: m.wide(torch.stack(v, 1).flatten(1)).sum(1), {"stack as cat", "distribute cat"}),
-    "cat of cats": (
-        lambda m, v: m.wide(torch.cat([torch.cat(v[:4], 1).relu(), v[4]], -1)).sum(1),
-        {"distribute cat", "nested cats"},
-    ),
-    "sum": (lambda m, v: torch.stack(v, 1).sum(1).square().sum(1), {"sum of cat"}),
-    "sum of squares": (lambda m, v: torch.stack(v, 1).square().sum((1, 2)), {"distribute cat", "sum of cat"}),
-    "mean": (lambda m, v: torch.stack(v, 1).mean(1, keepdim=True).squeeze(1).prod(1), {"sum of cat"}),
-    "sum over the width first": (lambda m, v: torch.stack(v, 1).sum(-1).sum(1), {"distribute cat", "sum of cat"}),
-    "sum of columns": (lambda m, v: torch.cat(v, 1).view(-1, len(v), DIM).sum(1).exp().sum(1), {"sum of cat"}),
-    "turned": (lambda m, v: torch.stack(v, 1).transpose(1, 2).sum(2).prod(1), {"distribute cat", "sum of cat"}),
-    "activations": (
-        lambda m, v: m.wide(torch.sigmoid(torch.cat(v, 1) * 2 + 1).pow(3)).sum(1),
-        {"distribute cat", "split linear"},
-    ),
-    "constants": (
-        lambda m, v: m.wide((1 - torch.cat(v, 1)) * m.each + m.each).sum(1),
-        {"distribute cat", "split linear"},
-    ),
-    "rounded": (
-        lambda m, v: m.wide(quantize_dequantize(torch.cat(v, 1), m.step)).sum(1),
-        {"distribute cat", "split linear"},
-    ),
-    "stored": (lambda m, v: m.wide(stored(torch.cat(v, 1), "bfloat16")).sum(1), {"distribute cat", "split linear"}),
-    "all dots": (
-        lambda m, v: m.pair(_dots(torch.stack(v, 1)).flatten(1)).sum(1),
-        {"pairwise dots", "late select", "split linear"},
-    ),
-    "a triangle of dots": (
-        lambda m, v: m.triangle(_dots(torch.stack(v, 1))[:, m.left, m.right]).sum(1),
-        {"pairwise dots", "split linear"},
-    ),
-    "a triangle of flat dots": (
-        lambda m, v: m.triangle(
-            _dots(torch.cat(v, 1).view(-1, len(v), DIM)).flatten(1)[:, m.flat].relu()
-        ).sum(1),
-        {"pairwise dots", "split linear"},
-    ),
-    "dots beside vectors": (
-        lambda m, v: m.triangle(
-            torch.cat([torch.stack(v, 1).flatten(1)[:, :0], _dots(torch.stack(v, 1))[:, m.right, m.left]], 1)
-        ).sum(1),
-        {"pairwise dots"},
-    ),
-}
-
-READS |= {
-    "two groups of columns": (
-        lambda m, v: torch.cat(v, 1)[:, : 2 * DIM].prod(1) + torch.cat(v, 1)[:, DIM // 2 : -DIM].sum(1),
-        {"slice of cat"},
-    ),
-    "single vectors": (lambda m, v: _picked(torch.stack(v, 1)).prod(1), {"slice of cat"}),
-}
 
 
 def _batch(names: tuple[str, ...] = tuple(ROWS), rows: int = 6) -> dict[str, Tensor]:
@@ -169,16 +77,26 @@ def test_a_concatenation_is_taken_apart(name: str) -> None:
 
 
 def test_a_cross_layer_adds_what_it_multiplies_by_in_its_bias() -> None:
-    found = _hoisted(Fields(lambda m, v: _crossed(m, torch.cat(v, 1))))
+    found = _hoisted(Fields(lambda m, v: crossed(m, torch.cat(v, 1))))
     assert {"cross residual", "split linear"} <= _done(found).keys()
     assert _of_rows(found, aten.add.Tensor) == [(len(ROWS) * DIM,)]  # of the request's part and the rows'
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(name=st.sampled_from(sorted(READS)), order=st.permutations(list(ROWS)), seed=st.integers(0, 99))
 def test_scores_stay_whatever_the_order_of_the_fields(name: str, order: list[str], seed: int) -> None:
     torch.manual_seed(seed)
     _hoisted(Fields(READS[name][0], tuple(order)))
+
+
+def test_dots_of_vectors_taken_twice_are_products_by_a_matrix() -> None:
+    def read(m: nn.Module, v: list[Tensor]) -> Tensor:
+        x = torch.stack(v, 1)
+        return m.triangle((x[:, m.left] * x[:, m.right]).sum(-1)).sum(1)
+
+    found = _hoisted(Fields(read))
+    assert {"gathered dots", "pairwise dots", "split linear"} <= _done(found).keys()
+    assert _joined(found) == []
 
 
 def test_a_factorisation_machine_sums_the_requests_fields_once() -> None:
@@ -257,33 +175,49 @@ def test_low_rank_cross_layers_keep_their_scores(layers: int) -> None:
     assert {"cross residual", "split linear"} <= _done(found).keys()
 
 
-class Columns(nn.Module):
-    """Inputs of several widths side by side, and a sum of what several readers make of them."""
-
-    def __init__(self, widths: dict[str, int], readers: list[str]) -> None:
-        super().__init__()
-        self.readers, total = readers, sum(widths.values())
-        self.layer, self.other = nn.Linear(total, 5), nn.Linear(total + 5, 2)
-        self.square = nn.Linear(total, total)
-        self.register_buffer("each", torch.randn(total))
-        self.half = max(1, total // 2)
-
-    def forward(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor) -> Tensor:
-        x = torch.cat([a, b, c, d, e], dim=-1)
-        read = {
-            "layer": lambda: self.layer(x),
-            "relu": lambda: self.layer((x * self.each).relu()),
-            "sum": lambda: x.sum(-1, keepdim=True),
-            "squares": lambda: x.pow(2).mean(1, keepdim=True),
-            "slice": lambda: x[:, self.half :].exp(),
-            "nested": lambda: self.other(torch.cat([self.layer(x), x], 1)),
-            "cross": lambda: x * self.square(x) + x,
-            "whole": lambda: x.softmax(-1),
-        }
-        return torch.stack([read[name]().sum(1) for name in self.readers], 1).sum(1)
+#: The zoo's fields: 11 of the request and 14 of the candidates.
+FULL = {f"{'request' if place < 11 else 'candidate'}_{place}": 5 for place in range(25)}
 
 
-@settings(max_examples=20, deadline=None)
+def _full(model: nn.Module, monkeypatch: pytest.MonkeyPatch, **others: Tensor) -> Rewritten:
+    """Hoist a model of the zoo's size, at as many candidates as the rules think of by themselves."""
+    monkeypatch.setattr(worth, "ROWS", CANDIDATES)
+    fields = {name: Field(role=name.split("_")[0], rows=5) for name in FULL}  # type: ignore[arg-type]
+    fields |= {name: Field(role="candidate") for name in others}
+    batch = {name: torch.randint(5, (6,)) for name in FULL} | others
+    found = hoist(model, fields, [batch], HOISTING)
+    assert found.undone == ()
+    return found
+
+
+def test_the_zoos_models_are_worth_their_rewrites(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    dlrm = _full(DLRM(FULL), monkeypatch)
+    assert {"stack as cat", "pairwise dots", "late select", "split linear"} <= _done(dlrm).keys()
+    assert _of_rows(dlrm, aten.bmm.default) == [(14, 14)]
+    # Of 700 columns: 14 vectors of 16, 14 x 11 dots with the request's, 14 * 13 / 2 with each other.
+    assert _of_rows(dlrm, aten.cat.default) == [(14 * 16 + 14 * 11 + 91,)]
+    deepfm = _full(DeepFM(FULL), monkeypatch)
+    assert {"stack as cat", "sum of cat", "sum of sums", "split linear"} <= _done(deepfm).keys()
+    assert _joined(dlrm) == _joined(deepfm) == []
+    crossed = _full(DCNv2(FULL, init_std=1.0), monkeypatch)
+    assert {"cross residual", "head of cross", "join spreads", "split linear"} <= _done(crossed).keys()
+
+
+def test_dlrm_with_numbers_of_the_candidates_has_one_vector_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _full(DLRM(FULL, numbers=3), monkeypatch, dense=torch.randn(6, 3))
+    assert _of_rows(found, aten.bmm.default) == [(15, 15)]
+    assert _joined(found) == []
+
+
+def test_a_small_dlrm_is_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "ROWS", CANDIDATES)
+    found = _hoisted(DLRM(ROWS, dim=DIM, top=(8,)))
+    assert "pairwise dots" not in _done(found)
+    assert any("pairwise dots" in one.what and "saves" in one.why for one in found.refused)
+
+
+@settings(max_examples=12, deadline=None)
 @given(
     roles=st.lists(st.sampled_from(["request", "candidate"]), min_size=5, max_size=5).filter(lambda r: len(set(r)) > 1),
     widths=st.lists(st.integers(1, 5), min_size=5, max_size=5),
@@ -309,22 +243,22 @@ def test_scores_stay_whatever_the_columns_and_their_readers(
     [
         (lambda m, v: torch.cat(v, 1).sum(1), "sum of cat in sum_1: saves 3.0 us a request of 1 candidates"),
         (lambda m, v: torch.cat(v, 1).relu().prod(1), "distribute cat in relu: nothing behind it takes"),
-        (lambda m, v: _dots(torch.stack(v, 1)).flatten(1).prod(1), "pairwise dots in flatten: prod needs its columns"),
+        (lambda m, v: dots(torch.stack(v, 1)).flatten(1).prod(1), "pairwise dots in flatten: prod needs its columns"),
         (
-            lambda m, v: m.triangle(_dots(torch.stack(v, 1))[:, m.left, m.right]).sum(1),
+            lambda m, v: m.triangle(dots(torch.stack(v, 1))[:, m.left, m.right]).sum(1),
             "pairwise dots in index: saves 0.0 us a request of 1 candidates",
         ),
         (
-            lambda m, v: _read_twice(m, _dots(torch.stack(v, 1))),
+            lambda m, v: read_twice(m, dots(torch.stack(v, 1))),
             "pairwise dots in index: its products are read elsewhere as well",
         ),
         (
-            lambda m, v: m.pair(quantize_dequantize(_dots(torch.stack(v, 1)).flatten(1), m.steps, None, 1)).sum(1),
+            lambda m, v: m.pair(quantize_dequantize(dots(torch.stack(v, 1)).flatten(1), m.steps, None, 1)).sum(1),
             "pairwise dots in flatten: quantize_dequantize needs its columns in their order",
         ),
-        (lambda m, v: torch.cat(v, 1)[:, 1:-1].prod(1), "slice of cat in slice_2: it falls on 5 values, of which 2"),
-        (lambda m, v: _summed_twice(torch.stack(v, 1)), "sum of sums in sum_2: sum_1 is read elsewhere as well"),
-        (lambda m, v: _crossed_twice(m, torch.cat(v, 1)), "cross residual in add: the product or the layer is read"),
+        (lambda m, v: torch.cat(v, 1)[:, 1:-1].prod(1), "slice of cat in slice_2: it falls on 4 values, of which 2"),
+        (lambda m, v: summed_twice(torch.stack(v, 1)), "sum of sums in sum_2: sum_1 is read elsewhere as well"),
+        (lambda m, v: crossed_twice(m, torch.cat(v, 1)), "cross residual in add: the product or the layer is read"),
     ],
 )
 def test_what_does_not_pay_or_cannot_be_is_refused_with_the_reason(
@@ -334,17 +268,3 @@ def test_what_does_not_pay_or_cannot_be_is_refused_with_the_reason(
     found = _hoisted(Fields(read))
     said = [f"{one.what}: {one.why}" for one in found.refused]
     assert any(reason in one for one in said), said
-
-
-def _read_twice(m: nn.Module, dots: Tensor) -> Tensor:
-    return m.triangle(dots[:, m.left, m.right]).sum(1) + dots.exp().sum((1, 2))
-
-
-def _summed_twice(v: Tensor) -> Tensor:
-    first = v.sum(1)
-    return first.sum(1) * first.prod(1)
-
-
-def _crossed_twice(m: nn.Module, x: Tensor) -> Tensor:
-    y = m.square(x.softmax(1))
-    return (x * y + x + y).exp().sum(1)

@@ -11,7 +11,9 @@ from flyweight.rewrite import (
     fold_codebooks,
     fold_norms,
     fuse_tables,
+    gathered_dots,
     head_of_cross,
+    join_spreads,
     late_expand,
     late_rounding,
     late_select,
@@ -38,6 +40,8 @@ HOISTING: tuple[Rule, ...] = (
     head_of_cross.RULE,  # before split linear, which would cut the logit's layer
     stack_as_cat.RULE,
     slice_of_cat.RULE,
+    join_spreads.RULE,
+    gathered_dots.RULE,
     pairwise_dots.RULE,
     late_select.RULE,
     distribute_cat.RULE,
