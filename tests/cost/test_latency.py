@@ -44,10 +44,25 @@ def test_every_round_holds_each_call_once_in_changing_order() -> None:
     clock = Clock()
     log: list[str] = []
     calls = {name: (lambda name=name: clock.spend(1.0, log, name)) for name in "abc"}
-    time_rounds(calls, candidates=1, threads=1, repeats=60, warmup=0, clock=clock)
+    time_rounds(calls, candidates=1, threads=1, repeats=60, warmup=0, lead=0, clock=clock)
     rounds = [tuple(log[start : start + 3]) for start in range(0, len(log), 3)]
     assert {frozenset(names) for names in rounds} == {frozenset("abc")}
     assert len(set(rounds)) == 6  # all orders occur
+
+
+def test_a_call_of_the_same_kind_goes_before_each_timed_one() -> None:
+    clock = Clock()
+    last = [""]
+
+    def call(name: str) -> None:
+        clock.spend(1.0 if last[0] == name else 9.0)  # slow after another one
+        last[0] = name
+
+    calls = {name: (lambda name=name: call(name)) for name in "ab"}
+    led = time_interleaved(calls, candidates=1, threads=1, repeats=20, clock=clock)
+    assert [one.p99 for one in led.values()] == pytest.approx([1.0, 1.0])
+    cold = time_interleaved(calls, candidates=1, threads=1, repeats=200, lead=0, clock=clock)
+    assert cold["a"].p95 == pytest.approx(9.0)
 
 
 def test_warm_up_is_not_in_the_samples() -> None:
@@ -121,7 +136,7 @@ def test_throughput_is_rows_by_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "repeats", "words"), [({}, 10, "nothing to time"), ({"a": int}, 0, "repeats >= 1 and warmup >= 0; seen")]
+    ("calls", "repeats", "words"), [({}, 10, "nothing to time"), ({"a": int}, 0, "repeats >= 1, warmup >= 0 and lead >= 0; seen")]
 )
 def test_wrong_arguments_are_named(calls: dict[str, type], repeats: int, words: str) -> None:
     with pytest.raises(InputError, match=words):

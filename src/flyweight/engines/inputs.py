@@ -107,18 +107,22 @@ def fit_inputs(
         >>> fit_inputs([Input("x", np.dtype("float32"), (None, 2))], {"x": np.zeros((3, 2))})["x"].dtype
         dtype('float32')
     """
-    names = [one.name for one in taken]
-    extra = [one for one in optional if one.name in given]
-    missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in [*names, *(one.name for one in extra)]]
-    if missing or unknown:
-        what = f"lacks input {missing[0]!r}" if missing else f"has {unknown[0]!r}, which the model does not take"
-        raise InputError(f"The batch {what}; seen {sorted(given)}, the model takes {names}.")
+    expected = [*taken, *(one for one in optional if one.name in given)]
+    if len(expected) != len(given) or any(one.name not in given for one in expected):
+        _refuse_names([one.name for one in taken], [one.name for one in expected], given)
     sizes: dict[str, tuple[str, int]] = {}
-    arrays = {one.name: _fit(one, given[one.name], sizes) for one in [*taken, *extra]}
+    checked: set[tuple[object, ...]] = set()
+    arrays = {one.name: _fit(one, given[one.name], sizes, checked) for one in expected}
     if any(one.name == REQUEST_INDEX for one in optional):
         _check_requests(arrays.get(REQUEST_INDEX), sizes)
     return arrays
+
+
+def _refuse_names(taken: Sequence[str], expected: Sequence[str], given: Mapping[str, Any]) -> None:
+    missing = [name for name in taken if name not in given]
+    unknown = [name for name in given if name not in expected]
+    what = f"lacks input {missing[0]!r}" if missing else f"has {unknown[0]!r}, which the model does not take"
+    raise InputError(f"The batch {what}; seen {sorted(given)}, the model takes {list(taken)}.")
 
 
 def _check_requests(index: NDArray[Any] | None, sizes: Mapping[str, tuple[str, int]]) -> None:
@@ -141,11 +145,17 @@ def _check_requests(index: NDArray[Any] | None, sizes: Mapping[str, tuple[str, i
         )
 
 
-def _fit(one: Input, value: Any, sizes: dict[str, tuple[str, int]]) -> NDArray[Any]:
-    array = np.asarray(value)
-    _check_shape(one, array, sizes)
+def _fit(
+    one: Input, value: Any, sizes: dict[str, tuple[str, int]], checked: set[tuple[object, ...]]
+) -> NDArray[Any]:
+    array: NDArray[Any] = np.asarray(value)
+    # A request has dozens of fields and few kinds of them: what passed once need not be looked at again.
+    kind = (array.shape, one.labels, one.shape)
+    if kind not in checked:
+        _check_shape(one, array, sizes)
+        checked.add(kind)
     if array.dtype == one.dtype:
-        return np.ascontiguousarray(array)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
     whole, floating = np.issubdtype(array.dtype, np.integer), np.issubdtype(array.dtype, np.floating)
     takes_whole, takes_float = np.issubdtype(one.dtype, np.integer), np.issubdtype(one.dtype, np.floating)
     if not ((whole and (takes_whole or takes_float)) or (floating and takes_float)):
