@@ -136,7 +136,8 @@ def test_throughput_is_rows_by_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "repeats", "words"), [({}, 10, "nothing to time"), ({"a": int}, 0, "repeats >= 1, warmup >= 0 and lead >= 0; seen")]
+    ("calls", "repeats", "words"),
+    [({}, 10, "nothing to time"), ({"a": int}, 0, "repeats >= 1, warmup >= 0 and lead >= 0; seen")],
 )
 def test_wrong_arguments_are_named(calls: dict[str, type], repeats: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
