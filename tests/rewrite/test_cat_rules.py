@@ -1,7 +1,9 @@
 """Rules for values of the request and the rows side by side: the same scores, and the request's part left the rows."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cat_models import DIM, READS, ROWS, Columns, Fields, crossed, crossed_twice, dots, read_twice, summed_twice
@@ -9,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from flyweight.engines.export import export_onnx
+from flyweight.engines.registry import find_engine
 from flyweight.graph.quantize_ops import quantize_dequantize
 from flyweight.graph.trace import trace
 from flyweight.quantization.fake_quantize import FakeQuantize
@@ -20,7 +24,7 @@ from flyweight.rewrite.emit import shape_of
 from flyweight.rewrite.hoist import hoist
 from flyweight.rewrite.levels import Level, levels_of
 from flyweight.rewrite.rules import HOISTING
-from flyweight.task.field import Field
+from flyweight.task.field import REQUEST_INDEX, Field
 from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.models.deepfm import DeepFM
 from flyweight.zoo.models.dlrm import DLRM
@@ -268,3 +272,19 @@ def test_what_does_not_pay_or_cannot_be_is_refused_with_the_reason(
     found = _hoisted(Fields(read))
     said = [f"{one.what}: {one.why}" for one in found.refused]
     assert any(reason in one for one in said), said
+
+
+def test_an_exported_dlrm_scores_one_request_and_several(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, batch = DLRM(ROWS, dim=DIM, top=(8,)).eval(), _batch(rows=7)
+    found = _hoisted(model)
+    engine = find_engine("onnxruntime").prepare(export_onnx(found.model, batch, tmp_path).path, 1)
+    wanted = model(**batch).detach().numpy()
+    flat = {name: batch[name].numpy() for name in engine.input_names}
+    assert engine.run({**flat, REQUEST_INDEX: np.arange(7)}) == pytest.approx(wanted, abs=1e-5)
+    of_two = {name: value[np.arange(7) // 4] if name in REQUEST else value for name, value in flat.items()}
+    wanted = model(**{name: torch.from_numpy(value) for name, value in of_two.items()}).detach().numpy()
+    two = {name: value[:2] if name in REQUEST else value for name, value in flat.items()}
+    assert engine.run({**two, REQUEST_INDEX: np.arange(7) // 4}) == pytest.approx(wanted, abs=1e-5)
+    one = {name: value[:1] if name in REQUEST else value[:4] for name, value in flat.items()}
+    assert engine.run(one) == pytest.approx(wanted[:4], abs=1e-5)

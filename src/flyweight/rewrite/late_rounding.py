@@ -22,7 +22,13 @@ _ROUND = torch.ops.flyweight.quantize_dequantize.default
 def _find(body: fx.GraphModule) -> list[fx.Node]:
     """Return concatenations of values that are all rounded to one grid."""
     cats = body.graph.find_nodes(op="call_function", target=aten.cat.default)
-    return [node for node in cats if len(parts_of(node)) > 1 and _one_grid(parts_of(node))]
+    return [
+        node
+        for node in cats
+        if len(parts_of(node)) > 1
+        and _one_grid(parts_of(node))
+        and not any(reader.target is _ROUND for reader in node.users)  # then it is a concatenation of integers
+    ]
 
 
 def _one_grid(parts: list[fx.Node]) -> bool:
