@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from test_from_onnx import written
 
 from flyweight.graph.onnx_import.file import Graph, read_graph
 from flyweight.graph.onnx_import.rewrites import fold_constants
-from test_from_onnx import written
 
 
 def folded(nodes: list[onnx.NodeProto], path: Path, **constants: np.ndarray) -> Graph:

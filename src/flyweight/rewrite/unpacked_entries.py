@@ -23,12 +23,11 @@ _BYTE = 8
 
 @dataclass(frozen=True)
 class _Band:
-    """Rows that lie together and are coded alike; `first` is the entry of code 0 of its first row."""
+    """Rows that lie together and are coded alike; `first` is the entry of code 0 in its first row."""
 
     rows: int
     bits: int
-    step: int
-    mask: int
+    step: int  # 1 where each row has a codeword of its own
     first: int
     byte: int
 
@@ -67,12 +66,13 @@ class UnpackedEntries(nn.Module):
         self.register_buffer("starts", starts)
         self.dtype = torch.int16 if entries <= torch.iinfo(torch.int16).max else torch.int32
         self.rows = sum(band.rows for band in bands)
-        self.widths = tuple(sorted({band.bits for band in bands}))
-        by_width = sorted(range(len(bands)), key=lambda place: bands[place].bits)
-        for bits in self.widths[self.widths[0] == 0 :]:
+        self.widths = tuple(sorted({band.bits for band in bands if band.bits}))
+        by_width = sorted(range(len(bands)), key=lambda place: (bands[place].bits, bands[place].step))
+        for bits in self.widths:
             own = [bands[place] for place in by_width if bands[place].bits == bits]
             self.register_buffer(f"codes_{bits}", torch.cat([_padded(codes, band) for band in own]))
-        self.unread = sum(band.rows for band in bands if not band.bits)
+        self.alike = sum(band.rows for band in bands if not band.bits and not band.step)
+        self.counted = [bands[place].rows for place in by_width if bands[place].step]
         # Decoded codes stand by width; pieces are bands and what is left over behind them.
         self.pieces = [size for place in by_width for size in (bands[place].rows, _over(bands[place])) if size]
         at: dict[int, int] = {}
@@ -83,15 +83,12 @@ class UnpackedEntries(nn.Module):
         self._kept: Tensor | None = None
 
     def _keep_firsts(self, bands: Sequence[_Band]) -> None:
-        """Keep where bands begin, and by how much the first entry, and what a row adds to it, change there."""
+        """Keep where bands begin, and by how much the first entry changes there."""
         ends = torch.tensor([band.rows for band in bands]).cumsum(0)
-        turns = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
-        steps = torch.tensor([band.step for band in bands])
-        firsts = torch.tensor([band.first for band in bands]) - turns * steps
-        self.register_buffer("turns", turns)
         nothing = torch.zeros(1, dtype=torch.int64)
-        self.register_buffer("jumps", torch.stack([firsts, steps]).diff(dim=1, prepend=nothing.expand(2, 1)).int())
-        self.stepped = bool(steps.any())
+        self.register_buffer("turns", torch.cat([nothing, ends[:-1]]))
+        firsts = torch.tensor([band.first for band in bands])
+        self.register_buffer("jumps", firsts.diff(prepend=nothing).int())
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the codeword of each lookup for ids (fields, n)."""
@@ -108,23 +105,31 @@ class UnpackedEntries(nn.Module):
         return self._kept
 
     def unpacked(self) -> Tensor:
-        """Return the entry of every row, (rows,), worked out from codes by operators that every engine has."""
-        codes = torch.cat([self._decoded(bits) for bits in self.widths])
+        """Return the entry of every row, (rows,), worked out from codes by operators that every engine has.
+
+        Passes over all rows are what loading a file takes: they are few, and of two bytes a row where that is enough.
+        """
+        codes = torch.cat([*self._uncoded(), *(self._decoded(bits) for bits in self.widths)])
         if self.pieces != [self.rows]:
             pieces = torch.split(codes, self.pieces)
             codes = torch.cat([pieces[place] for place in self.order])
-        entries = codes + self._spread_over(self.jumps[0])
-        if self.stepped:
-            entries = entries + self._spread_over(self.jumps[1]) * torch.arange(self.rows, dtype=torch.int32)
-        return entries.to(self.dtype)
+        firsts = torch.zeros(self.rows, dtype=torch.int32, device=self.jumps.device)
+        firsts = firsts.scatter(0, self.turns, self.jumps).cumsum(0, dtype=torch.int32)
+        return codes + firsts.to(self.dtype)
+
+    def _uncoded(self) -> list[Tensor]:
+        """Return what stands for codes where all rows are alike, and where each row has a codeword of its own."""
+        found = [torch.zeros(self.alike, dtype=self.dtype, device=self.jumps.device)] if self.alike else []
+        if self.counted:
+            places = torch.arange(max(self.counted), dtype=torch.int32, device=self.jumps.device).to(self.dtype)
+            found += [places[:rows] for rows in self.counted]
+        return found
 
     def _decoded(self, bits: int) -> Tensor:
-        """Return the codes of so many bits, those of all bands one after the other, (codes,) int32."""
-        if not bits:
-            return torch.zeros(self.unread, dtype=torch.int32, device=self.starts.device)
+        """Return the codes of so many bits, those of all bands one after the other, (codes,)."""
         packed: Tensor = getattr(self, f"codes_{bits}")
         if bits == _BYTE:
-            return packed.to(torch.int32)
+            return packed.to(self.dtype)
         unit = 1 if _BYTE % bits == 0 else bits
         lying = torch.arange(_BYTE * unit // bits) * bits  # the bit where each code of a unit begins
         word = packed.reshape(-1, unit).to(torch.float32)
@@ -135,12 +140,7 @@ class UnpackedEntries(nn.Module):
             word = functools.reduce(torch.add, parts)
         # Exact in float32: fewer than 24 bits, and shifted by a power of two.
         shifted = word * (0.5 ** (lying % _BYTE).float())
-        return (shifted.to(torch.int32) & ((1 << bits) - 1)).reshape(-1)
-
-    def _spread_over(self, jumps: Tensor) -> Tensor:
-        """Return for every row the sum of the jumps up to it, (rows,) int32."""
-        zeros = torch.zeros(self.rows, dtype=torch.int32, device=jumps.device)
-        return zeros.scatter(0, self.turns, jumps).cumsum(0, dtype=torch.int32)
+        return (shifted.to(torch.int32) & ((1 << bits) - 1)).to(self.dtype).reshape(-1)
 
 
 def _over(band: _Band) -> int:
@@ -195,5 +195,5 @@ def _bands_of(layout: Layout, table: int, start: int) -> list[_Band] | None:
             return None
         first = column["first"] + begin * column["step"]
         byte = column["base"] + bit // _BYTE
-        found.append(_Band(end - begin, column["row_bits"], column["step"], column["mask"], first, byte))
+        found.append(_Band(end - begin, column["row_bits"], column["step"], first, byte))
     return found
