@@ -147,6 +147,7 @@ CASES = {
     "dlrm": case_of("dlrm", "complete-journey-dlrm", _everything(400, 28_000)),
     "deepfm": case_of("deepfm", "complete-journey-deepfm", _everything(400, 20_000)),
     "twotower": case_of("twotower", "movielens-1m", (fw.EncodeTables(ratio=10, seed=0),)),
+    "sasrec": case_of("sasrec", "beauty-candidates", (fw.EncodeTables(ratio=8, seed=0), Quantize(seed=0))),
 }
 
 _COLD = """

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from flyweight.errors import InputError
 from flyweight.zoo import beauty
+from flyweight.zoo.beauty_candidates import CANDIDATES, with_candidates
 from flyweight.zoo.beauty_sasrec import beauty_sasrec, new_sasrec
 from flyweight.zoo.data_files import find_data
 from flyweight.zoo.tasks import ZOO
@@ -103,3 +105,28 @@ def test_the_task_has_the_model_and_the_data(monkeypatch):
     task = beauty_sasrec()
     assert task.inputs["history"].rows == 12_102
     assert task.spec.name == "recall@10"
+
+
+def test_candidates_are_the_next_item_and_items_that_the_history_does_not_hold(tmp_path):
+    lines = "".join(f"{user} {user} {user + 1} {user + 2} {user + 3}\n" for user in range(1, 9))
+    sequences = beauty.parse_sequences(written(tmp_path, lines))
+    _, _, test = beauty.leave_one_out(sequences, validation_users=8)
+    rows = with_candidates(test, requests=5, seed=0, items=40)
+    (inputs, target), again = next(iter(rows)), next(iter(with_candidates(test, requests=5, seed=0, items=40)))[0]
+    assert rows.rows == 5 * CANDIDATES
+    assert target.reshape(5, -1).sum(1).tolist() == [1] * 5
+    assert inputs["item_id"].equal(again["item_id"])
+    positive = target == 1
+    assert inputs["item_id"][positive].equal(inputs["history"][positive][:, -1] + 1)
+    assert not (inputs["history"] == inputs["item_id"].unsqueeze(1)).any()
+    assert not (inputs["item_id"].reshape(5, -1)[:, 1:] == inputs["item_id"].reshape(5, -1)[:, :1]).any()
+
+
+@needs_data
+def test_sasrec_scores_its_candidates_as_it_scores_all_items(monkeypatch):
+    monkeypatch.setattr("flyweight.zoo.beauty_candidates.trained_sasrec", lambda seed, progress: (new_sasrec(), 0.0))
+    task = ZOO["beauty-candidates"]()
+    inputs, _, _ = next(task.batches("test"))
+    few = {name: values[:4] for name, values in inputs.items()}
+    all_items = task.model.encoder(few["history"])
+    assert torch.allclose(task.model(**few), all_items.gather(1, few["item_id"].unsqueeze(1)).squeeze(1), atol=1e-5)

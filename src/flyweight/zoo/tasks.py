@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flyweight.task.task import Task
 from flyweight.zoo import complete_journey as journey
 from flyweight.zoo import journey_rankers, movielens
+from flyweight.zoo.beauty_candidates import beauty_candidates
 from flyweight.zoo.beauty_sasrec import beauty_sasrec
 from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.models.two_tower import TwoTower
@@ -71,4 +72,5 @@ ZOO: dict[str, Callable[..., Task]] = {
     "complete-journey-din": journey_rankers.din,
     "movielens-1m": movielens_1m,
     "beauty-sasrec": beauty_sasrec,
+    "beauty-candidates": beauty_candidates,
 }

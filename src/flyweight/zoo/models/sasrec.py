@@ -113,3 +113,19 @@ class SASRec(nn.Module):
     def forward(self, history: Tensor) -> Tensor:
         """Return scores (rows, items) for the item that comes next, from ids (rows, length), padded before with 0."""
         return F.linear(self.request(history), self.items.weight)
+
+
+class CandidateSASRec(nn.Module):
+    """A trained SASRec that scores one candidate a row: the dot product of what comes next and the item's embedding.
+
+    Args:
+        encoder: reads histories and holds the items; shared, not copied.
+    """
+
+    def __init__(self, encoder: SASRec) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, history: Tensor, item_id: Tensor) -> Tensor:
+        """Return scores (rows,) for ids (rows, length), padded before with 0, and ids (rows,)."""
+        return (self.encoder.request(history) * self.encoder.candidates(item_id)).sum(-1)
