@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flyweight.cost.hardware import PACKAGES, describe_hardware, package_versions
-from flyweight.cost.latency import Rounds, speedup, time_rounds
+from flyweight.cost.latency import Rounds, in_turn, speedup, time_rounds
 from flyweight.cost.sizes import bytes_on_disk
 from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
@@ -35,7 +35,7 @@ from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import Comparison, compare
 from flyweight.planning.compress import compress
 from flyweight.planning.recalibrate import recalibrate
-from flyweight.planning.requests import as_arrays, sample_requests, timed_request
+from flyweight.planning.requests import as_arrays, sample_requests, timed_requests
 from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
 from flyweight.task.field import REQUEST_INDEX, REQUESTS
@@ -48,8 +48,10 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ENGINES = ("onnxruntime", "openvino")
 THREADS = 1
+#: Requests that are timed in turn, each with rows of its own: a server's tables are not warm with one request's ids.
+REQUESTS_IN_TURN = 16
 #: Seconds of timing at each number of rows.
-SECONDS = 25.0
+SECONDS = 40.0
 #: Further packages whose version changes a peer's row.
 PEERS = ("nncf", "torchao", "torch-pruning")
 Json = dict[str, Any]
@@ -230,17 +232,17 @@ class Bench:
     def clock(self) -> None:
         """Time everything in turns, at each number of rows, and put medians and speed-ups into the rows."""
         for rows in self.case.rows:
-            request = timed_request(self.task, rows)
-            arrays = as_arrays(request)
+            requests = timed_requests(self.task, rows, REQUESTS_IN_TURN)
+            arrays = [as_arrays(request) for request in requests]
 
-            def eager(request: Any = request) -> Any:
+            def eager(request: Any) -> Any:
                 with torch.inference_mode():
                     return self.task.model(**request)
 
-            calls: dict[str, Callable[[], object]] = {"original in eager": eager}
+            calls = {"original in eager": in_turn([partial(eager, request) for request in requests])}
             for name, engines in self.running.items():
                 for engine, running in engines.items():
-                    calls[f"{name} in {engine}"] = caller(running, arrays)
+                    calls[f"{name} in {engine}"] = in_turn([caller(running, one) for one in arrays])
             say(f"{self.case.name}/{self.seed} timing {len(calls)} at {rows} rows")
             self.task.model.eval()
             rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=SECONDS)

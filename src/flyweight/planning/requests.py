@@ -53,23 +53,35 @@ def timed_request(task: Task, candidates: int = CANDIDATES) -> dict[str, Tensor]
 
     Inputs that cannot be cut by row (flat bags) are returned as the first batch holds them.
     """
+    return timed_requests(task, candidates, 1)[0]
+
+
+def timed_requests(task: Task, candidates: int, count: int) -> list[dict[str, Tensor]]:
+    """Return `count` requests as `timed_request` does, the candidates of each the next rows of validation.
+
+    Beyond its end the rows begin again. Only one is returned where inputs cannot be cut by row.
+    """
     batches: list[dict[str, Tensor]] = []
     rows = 0
     for inputs, target, _ in task.batches("validation"):
         if not cuts_by_row(task.model, inputs, len(target)):
-            return inputs
+            return [inputs]
         batches.append(inputs)
         rows += len(target)
-        if rows >= candidates:
+        if rows >= candidates * count:
             break
     joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-    places = torch.arange(candidates) % rows
-    return {
-        name: values[:1].expand(candidates, *values.shape[1:]).clone()
-        if task.inputs[name].role == "request"
-        else values[places]
-        for name, values in joined.items()
-    }
+
+    def request(number: int) -> dict[str, Tensor]:
+        places = (number * candidates + torch.arange(candidates)) % rows
+        return {
+            name: values[places[:1]].expand(candidates, *values.shape[1:]).clone()
+            if task.inputs[name].role == "request"
+            else values[places]
+            for name, values in joined.items()
+        }
+
+    return [request(number) for number in range(count)]
 
 
 def as_arrays(inputs: dict[str, Tensor]) -> Arrays:
