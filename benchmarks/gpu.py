@@ -1,7 +1,10 @@
 """The default ranker and DIN on a GPU: PyTorch's own ways beside ours, with the share of the device's limits.
 
-    python benchmarks/gpu.py                             # on a machine with a CUDA device, under an hour; writes JSON
+    python benchmarks/gpu.py                             # on a machine with a CUDA device, under an hour
     python benchmarks/gpu.py --bundle demo/ranker.fly    # the compressed ranker takes part too
+    python benchmarks/gpu.py --docs                      # anywhere: only the page of what was measured before
+
+Writes results/gpu.json and the table of docs/gpu.md.
 
 All contenders of a size take turns in one process. "On the device": inputs lie there already and scores stay there.
 "From arrays": with the copies to the device and back. The device is waited for before and after every call.
@@ -32,6 +35,7 @@ from flyweight.rewrite.rules import RULES
 from flyweight.task.measurement import Latency
 from gpu_cases import Case, Request, make_request, zoo_case
 from gpu_contenders import BUNDLE, EAGER, ORIGINAL, REWRITTEN, Contender, as_taken, contenders
+from gpu_docs import write_docs
 from gpu_limits import device_limits, synchronise
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
@@ -173,7 +177,12 @@ def without_device() -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--bundle", type=Path, help="a bundle of the default ranker, made by `flyweight demo`")
-    bundle = options.parse_args(arguments).bundle
+    options.add_argument("--docs", action="store_true", help="only write the table of what was measured before")
+    given = options.parse_args(arguments)
+    bundle = given.bundle
+    if given.docs:
+        _write_docs_again()
+        return
     why = without_device()
     if why is not None:
         print(f"no CUDA device: {why}. Nothing was measured and nothing written.")
@@ -194,8 +203,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hardware = {**describe_hardware(), "gpu": torch.cuda.get_device_name(0), "cuda": torch.version.cuda}
     found = {"hardware": hardware, "limits": as_data(limits), "rows": rows, "left_out": left_out}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    write_docs(found, table(rows))
     print(table(rows))
     print("\n".join(f"left out: {one}" for one in left_out))
+
+
+def _write_docs_again() -> None:
+    if not RESULTS.exists():
+        print(f"{RESULTS.name} is not there: nothing was measured yet, and nothing written.")
+        return
+    found = json.loads(RESULTS.read_text())
+    write_docs(found, table(found["rows"]))
 
 
 if __name__ == "__main__":
