@@ -41,12 +41,17 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/lookup.py
 	@$(BIN)/python benchmarks/tables.py
 	@$(BIN)/python benchmarks/widths.py
+	@$(BIN)/python benchmarks/roofline.py
+	@$(BIN)/python benchmarks/gpu.py
 	@$(BIN)/python benchmarks/saliency.py
 	@$(BIN)/python benchmarks/distillation.py
 	@$(BIN)/python benchmarks/dense_models.py
 	@$(BIN)/python benchmarks/dense_laplace.py
 	@$(BIN)/python benchmarks/dense_lenet.py 0 1 2
+	@# The last ones read files that no package holds, from the folder FLYWEIGHT_DATA (docs/zoo.md).
 	@$(BIN)/python benchmarks/dense.py
+	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python benchmarks/retrieval.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -17,13 +17,13 @@ PUBLISHED = {
 
 
 def write_docs(result: Json) -> None:
-    """Put the tables between the markers of the page; a part that was not measured leaves its table as it is."""
+    """Put the tables between the markers of the page; a part without measurements leaves its table as it is."""
     text = DOCS.read_text()
     for part, render in (("quality", quality), ("search", search), ("latency", latency)):
         begin, end = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
         if begin not in text or end not in text:
             sys.exit(f"{DOCS.name} lacks the markers {begin} and {end}; put them where the table belongs.")
-        if part in result:
+        if result.get(part):
             head, tail = text[: text.index(begin) + len(begin)], text[text.index(end) :]
             text = f"{head}\n{render(result[part])}\n{tail}"
     DOCS.write_text(text)
