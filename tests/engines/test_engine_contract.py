@@ -4,6 +4,7 @@ import builtins
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,20 @@ def test_scores_belong_to_the_caller(prepared: Prepared) -> None:
     first = prepared.run({"item_id": ITEM_ID, "user": USER})
     prepared.run({"item_id": np.array([1, 1, 1]), "user": USER})
     np.testing.assert_allclose(first, SCORES)
+
+
+@ALL
+def test_threads_get_the_scores_of_their_own_rows(prepared: Prepared) -> None:
+    """Batches of one size: where threads shared an engine's inputs, only the numbers would tell."""
+    rows = 2000
+
+    def seen(item: int) -> np.ndarray:
+        return prepared.run({"item_id": np.full(rows, item), "user": np.ones((rows, 2), np.float32)})
+
+    items = [call % 10 for call in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        for item, scores in zip(items, pool.map(seen, items), strict=True):
+            np.testing.assert_allclose(scores, 4 * item + 1)
 
 
 @ALL

@@ -1,11 +1,11 @@
 """PyTorch on a CUDA device: operator by operator, or compiled and captured as CUDA graphs."""
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.engines.bfloat16 import in_bfloat16, round_graph
@@ -137,6 +137,7 @@ class PreparedOnCuda:
         self._compile = compile_form
         self._signature = signature
         self._name = name
+        self._turn = threading.Lock()
         self._forms: dict[tuple[str, ...], Form] | None = {(): compile_form(())}
 
     @property
@@ -145,8 +146,12 @@ class PreparedOnCuda:
         return self._signature.names
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the scores of a batch: copied to the device, scored, copied back."""
-        form, arrays, rows = self._placed(inputs)
+        """Return the scores of a batch: copied to the device, scored, copied back; threads take turns."""
+        with self._turn:  # a graph reads its inputs where it was captured with them: one call at a time
+            form, arrays, rows = self._placed(inputs)
+            return self._scored(form, arrays)[:rows].copy()
+
+    def _scored(self, form: Form, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         try:
             import torch
 
@@ -154,7 +159,7 @@ class PreparedOnCuda:
                 scores: NDArray[Any] = form(_to_device(form.names, arrays)).float().cpu().numpy()
         except Exception as error:  # as above
             raise complaint(self._name, "failed", error) from error
-        return np.array(scores[:rows])
+        return scores
 
     def on_device(self, inputs: dict[str, NDArray[Any]]) -> "Callable[[], Tensor]":
         """Return a call that scores a batch lying on the device already, for measuring the device alone.

@@ -1,5 +1,6 @@
 """A prepared model that an engine compiles anew for each set of optional inputs that calls give."""
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ Compile = Callable[[tuple[str, ...]], Run]
 class PreparedForms:
     """A model in an engine, compiled at once for calls without optional inputs and, when first given, for those with.
 
+    Several threads may call it.
+
     Args:
         compile_form: compiles it for some optional inputs.
         signature: what it takes.
@@ -28,6 +31,7 @@ class PreparedForms:
         self._compile = compile_form
         self._signature = signature
         self._name = name
+        self._compiling = threading.Lock()
         self._forms: dict[tuple[str, ...], Run] | None = {(): compile_form(())}
 
     @property
@@ -42,8 +46,9 @@ class PreparedForms:
             raise EngineError(f"{self._name}: the model is closed; prepare it again.")
         arrays = self._signature.fit(inputs)
         given = self._signature.given(arrays)
-        if given not in forms:
-            forms[given] = self._compile(given)
+        with self._compiling:  # it may take a minute: once is enough
+            if given not in forms:
+                forms[given] = self._compile(given)
         try:
             return forms[given](arrays)
         except Exception as error:  # engines raise what they like; only their call stands in this block

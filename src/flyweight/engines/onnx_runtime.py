@@ -78,11 +78,12 @@ class PreparedSession:
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the scores of a batch."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise EngineError(f"{self._name}: the model is closed; prepare it again.")
         arrays = self._signature.fit(inputs)
         try:
-            scores: NDArray[Any] = self._session.run(self._outputs, arrays)[0]
+            scores: NDArray[Any] = session.run(self._outputs, arrays)[0]
         except Exception as error:  # its exceptions have no parent of their own; only its call stands in this block
             raise complaint(self._name, "failed", error) from error
         return scores

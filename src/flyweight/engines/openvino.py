@@ -1,5 +1,6 @@
 """OpenVINO on the processor: an extra, imported when first used."""
 
+import threading
 from collections.abc import Mapping
 from functools import cache, partial
 from importlib.util import find_spec
@@ -60,7 +61,7 @@ class OpenVino:
         """Read a model and compile it for the processor."""
 
         def form(given: tuple[str, ...]) -> Run:
-            return partial(_run, self.compile(path, threads, given).create_infer_request())
+            return partial(_run, _OfThread(self.compile(path, threads, given)))
 
         first = form(())  # refuses a damaged file
         return PreparedForms(lambda given: form(given) if given else first, read_signature(path), self.name)
@@ -100,7 +101,19 @@ class OpenVino:
         return f"{self.name} divides by zero on 4-bit weights with a scale for each input, as {weights[:80]!r} has"
 
 
-def _run(request: Any, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+class _OfThread(threading.local):
+    """An infer request for each thread that calls.
+
+    One request holds one set of inputs and outputs, and says nothing where a second thread writes over them: each gets
+    the scores of the other.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self.request = compiled.create_infer_request()
+
+
+def _run(own: _OfThread, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    request = own.request
     # Ports by place: one name may stand for several.
     ports = enumerate(request.model_inputs)
     placed = {place: arrays[port.get_node().get_friendly_name()] for place, port in ports}
