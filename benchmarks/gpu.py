@@ -12,7 +12,9 @@ All contenders of a size take turns in one process. "On the device": inputs lie 
 
 import argparse
 import json
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -69,6 +71,7 @@ def measure(
     device: str,
     *,
     repeats: int = REPEATS,
+    seconds: float = SECONDS,
     compiled: bool = True,
 ) -> tuple[list[Json], list[str]]:
     """Time all contenders of one size and hold each against the limits; also say who is left out and why."""
@@ -76,8 +79,8 @@ def measure(
     ready, left_out = contenders(case, files, request, device, compiled=compiled)
     right, wrong = _right(ready, files, request)
     rows = size[0] * size[1]
-    resident = _timed({one.name: one.resident for one in right if one.resident}, rows, device, repeats)
-    host = _timed({one.name: one.host for one in right}, rows, device, repeats)
+    resident = _timed({one.name: one.resident for one in right if one.resident}, rows, device, repeats, seconds)
+    host = _timed({one.name: one.host for one in right}, rows, device, repeats, seconds)
     table = []
     for one in right:
         latency = resident.get(one.name, host[one.name])
@@ -96,7 +99,7 @@ def measure(
 
 
 def _timed(
-    calls: Mapping[str, Callable[[], object]], rows: int, device: str, repeats: int
+    calls: Mapping[str, Callable[[], object]], rows: int, device: str, repeats: int, seconds: float
 ) -> dict[str, Latency]:
     def waited(call: Callable[[], object]) -> Callable[[], None]:
         def one() -> None:
@@ -107,7 +110,7 @@ def _timed(
 
     synchronise(device)
     turns = {name: waited(call) for name, call in calls.items()}
-    return time_interleaved(turns, candidates=rows, threads=0, repeats=repeats, seconds=SECONDS) if turns else {}
+    return time_interleaved(turns, candidates=rows, threads=0, repeats=repeats, seconds=seconds) if turns else {}
 
 
 def _right(
@@ -177,6 +180,8 @@ def without_device() -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--bundle", type=Path, help="a bundle of the default ranker, made by `flyweight demo`")
+    options.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    options.add_argument("--seconds", type=float, default=SECONDS, help="the most that one size's calls take, twice")
     options.add_argument("--docs", action="store_true", help="only write the table of what was measured before")
     given = options.parse_args(arguments)
     bundle = given.bundle
@@ -190,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits = device_limits("cuda")
     rows: list[Json] = []
     left_out: list[str] = []
-    for name in CASES:
+    hardware = {**describe_hardware(), "gpu": torch.cuda.get_device_name(0), "cuda": torch.version.cuda}
+    for name in given.case:
         case = zoo_case(name)
         with tempfile.TemporaryDirectory() as folder:
             files, refused = write_files(case, Path(folder))
@@ -198,14 +204,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if bundle is not None and name == RANKER:
                 files[BUNDLE] = bundle / "model.onnx"
             for size in SIZES:
-                measured, missing = measure(case, files, size, limits, "cuda")
+                say(f"{name}, {size[0]} x {size[1]:,}")
+                measured, missing = measure(case, files, size, limits, "cuda", seconds=given.seconds)
                 rows, left_out = rows + measured, left_out + missing
-    hardware = {**describe_hardware(), "gpu": torch.cuda.get_device_name(0), "cuda": torch.version.cuda}
-    found = {"hardware": hardware, "limits": as_data(limits), "rows": rows, "left_out": left_out}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+                # As it comes: a machine that is lent may be taken back.
+                found = {"hardware": hardware, "limits": as_data(limits), "rows": rows, "left_out": left_out}
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     write_docs(found, table(rows))
     print(table(rows))
     print("\n".join(f"left out: {one}" for one in left_out))
+
+
+def say(words: str) -> None:
+    """Tell whoever waits."""
+    print(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr, flush=True)
 
 
 def _write_docs_again() -> None:
