@@ -99,14 +99,16 @@ def _applied(
 ) -> Rewritten:
     model = prepare(trace(traced, {}))
     body = model.body
-    times: Counter[str] = Counter()
+    times = Counter({rule.name: 0 for rule in rules})
     where: dict[str, dict[str, None]] = {}
     between(model)
     for _ in range(ROUNDS):
         changed = False
         for rule in rules:
+            before = times[rule.name]
             for node in rule.find(body):
-                if node._erased or rule.check(body, node) is not None:
+                stale = times[rule.name] > before and node not in rule.find(body)
+                if node._erased or stale or rule.check(body, node) is not None:
                     continue
                 where.setdefault(rule.name, {})[module_of(node)] = None
                 rule.apply(body, node)
@@ -119,7 +121,7 @@ def _applied(
     refused = _refused(rules, model)
     finish(model)
     clean(body)
-    done = tuple(Done(name, count, tuple(where[name])) for name, count in times.items())
+    done = tuple(Done(name, count, tuple(where[name])) for name, count in times.items() if count)
     return Rewritten(model, done, refused, (), 0.0)
 
 
