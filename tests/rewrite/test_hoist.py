@@ -37,3 +37,22 @@ def test_a_node_that_an_earlier_change_left_nothing_to_do_at_is_passed_over() ->
     found = hoist(ViewsOfSums().eval(), _fields(*batch), [batch], RULES)
     assert "drop identities" in [done.rule for done in found.done]
     assert found.undone == ()
+
+
+class ViewOfALookup(nn.Module):
+    """Two lookups in one table, one of which is viewed as a long row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4, padding_idx=0)
+
+    def forward(self, history: Tensor, other: Tensor, number: Tensor) -> Tensor:
+        read, first = self.table(other), self.table(history)
+        return (read.sum(1) ** 2).relu().sum(1) + first.view(-1, 12).sum(1) * number
+
+
+def test_a_view_of_a_fused_lookup_keeps_its_scores() -> None:
+    batch = _batch()
+    found = hoist(ViewOfALookup().eval(), _fields(*batch), [batch], RULES)
+    assert "fuse tables" in [done.rule for done in found.done]
+    assert found.undone == ()

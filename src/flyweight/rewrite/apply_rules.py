@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import fx, nn
 
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, clean, module_of
@@ -99,6 +100,7 @@ def _applied(
 ) -> Rewritten:
     model = prepare(trace(traced, {}))
     body = model.body
+    _let_views_copy(body)
     times = Counter({rule.name: 0 for rule in rules})
     where: dict[str, dict[str, None]] = {}
     between(model)
@@ -123,6 +125,12 @@ def _applied(
     clean(body)
     done = tuple(Done(name, count, tuple(where[name])) for name, count in times.items() if count)
     return Rewritten(model, done, refused, (), 0.0)
+
+
+def _let_views_copy(body: fx.GraphModule) -> None:
+    """Make every view a reshape: what it reads may no longer lie one after another once a rule has changed it."""
+    for node in body.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        node.target = torch.ops.aten.reshape.default
 
 
 def _refused(rules: Sequence[Rule], model: TracedModel) -> tuple[Skipped, ...]:
