@@ -13,7 +13,8 @@ import flyweight as fw
 from flyweight.bundle.load import load
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.write import Contents, write_bundle
-from flyweight.engines.registry import ENGINES
+from flyweight.engines.onnx_runtime import OnnxRuntime
+from flyweight.engines.registry import ENGINES, FALLBACKS, find_engine
 from flyweight.errors import BundleError, EngineError, InputError
 
 ITEMS = np.array([0, 5, tiny_models.ITEMS - 1])
@@ -126,6 +127,28 @@ def test_recorded_engine_that_is_missing_falls_back_with_a_warning(tmp_path: Pat
     with pytest.warns(UserWarning, match=r"timed in abacus; using onnxruntime \(abacus is unknown here\)"):
         ranker = load(path)
     assert ranker.engine == "onnxruntime"
+
+
+def test_fallback_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_bundle(tmp_path / "r.fly", tiny_models.contents(tmp_path / "e", engine="abacus"))
+    for name in FALLBACKS:
+        monkeypatch.setattr(find_engine(name), "prepare", _doubles)
+        monkeypatch.setattr(find_engine(name), "available", lambda: None)
+    with pytest.raises(EngineError, match=r"openvino: its scores of the stored requests are not the model's: largest"):
+        load(path)
+
+
+def test_recorded_engine_is_not_scored_when_it_is_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find_engine("onnxruntime"), "prepare", _doubles)
+    assert load(path).engine == "onnxruntime"
+
+
+def _doubles(model: Path, threads: int) -> Any:
+    """An engine whose scores are twice the model's."""
+    prepared = OnnxRuntime().prepare(model, threads)
+    run = prepared.run
+    prepared.run = lambda inputs: 2 * run(inputs)  # type: ignore[method-assign]
+    return prepared
 
 
 def test_recorded_engine_is_taken_without_a_warning(path: Path) -> None:

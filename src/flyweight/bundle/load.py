@@ -6,9 +6,10 @@ from typing import Literal
 
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
+from flyweight.bundle.verify import agreements
 from flyweight.cost.hardware import describe_hardware
 from flyweight.engines.registry import FALLBACKS, KNOWN, find_engine
-from flyweight.errors import EngineError, InputError
+from flyweight.errors import EngineError, FlyweightError, InputError
 
 
 def load(
@@ -22,7 +23,8 @@ def load(
 
     Args:
         engine: a name from `flyweight.engines.registry`; None takes the one that was fastest when the bundle was made,
-            or, where that is missing here, the first available one, with a warning.
+            or, where that is missing here, the first available one that gives the stored requests their scores, with a
+            warning.
         threads: threads the engine may use; None takes as many as it was fastest with, if this machine has them,
             0 leaves it to the engine.
         unknown: ids outside of a vocabulary are taken for its field's id of unknown values and counted
@@ -31,7 +33,7 @@ def load(
     Raises:
         BundleError: the bundle is damaged, altered, incomplete, newer or not to be trusted.
         InputError: the engine's name, or the policy, is unknown.
-        EngineError: the engine asked for is not installed, or no engine can run the bundle.
+        EngineError: the engine asked for is not installed, or no engine can run the bundle with its scores.
 
     Example:
         >>> fw.load("ranker.fly").score({"user_id": 7}, {"item_id": [3, 5]}).shape  # doctest: +SKIP
@@ -59,9 +61,29 @@ def _start_first(bundle: Bundle, threads: int | None) -> Ranker:
             reasons.append(str(error))
             continue
         if name != recorded:
+            why = _wrong(ranker)
+            if why is not None:
+                ranker.close()
+                reasons.append(f"{name}: {why}")
+                continue
             warnings.warn(f"{bundle.path} was timed in {recorded}; using {name} ({reasons[0]}).", stacklevel=3)
         return ranker
     raise EngineError(f"No engine here can run {bundle.path} ({'; '.join(reasons)}). pip install onnxruntime.")
+
+
+def _wrong(ranker: Ranker) -> str | None:
+    """Return why an engine that nobody chose for this bundle cannot stand in, or None where it is right.
+
+    The stored requests say so, scored here; where there are none, what was seen when the bundle was made.
+    """
+    bundle = ranker.bundle
+    if not bundle.samples:
+        return next((one.why for one in bundle.timing.engines if one.name == ranker.engine and one.why), None)
+    try:
+        bad = next((one for one in agreements(ranker) if not one.ok), None)
+    except FlyweightError as error:
+        return str(error)
+    return None if bad is None else f"its scores of the stored requests are not the model's: {bad.words}"
 
 
 def _start(bundle: Bundle, engine: str, threads: int | None) -> Ranker:

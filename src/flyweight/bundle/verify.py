@@ -10,7 +10,7 @@ from flyweight.bundle.manifest import DATA, MODEL
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
 from flyweight.bundle.samples import Sample
-from flyweight.engines.agreement import agreement
+from flyweight.engines.agreement import Agreement, agreement
 from flyweight.engines.registry import ENGINES, KNOWN, find_engine, tolerance_in
 from flyweight.errors import BundleError, FlyweightError
 
@@ -99,16 +99,24 @@ def _check_engine(bundle: Bundle, name: str, asked: bool) -> Check | None:
         return Check(f"scores in {name}", False, "the bundle holds no stored requests")
     try:
         with Ranker(bundle, engine.prepare(bundle.model, 0), name) as ranker:
-            found = [
-                agreement(sample.scores, scored(ranker, sample), tolerance_in(name), noise=sample.noise)
-                for sample in bundle.samples
-            ]
+            found = agreements(ranker)
     except FlyweightError as error:
         return Check(f"scores in {name}", False, str(error))
     bad = next((one for one in found if not one.ok), None)
     rows = sum(len(sample.scores) for sample in bundle.samples)
     worst = max(found, key=lambda one: one.max_rel) if bad is None else bad
     return Check(f"scores in {name}", bad is None, f"{len(found)} stored requests, {rows:,} rows: {worst.words}")
+
+
+def agreements(ranker: Ranker) -> list[Agreement]:
+    """Score every stored batch and compare it with the reference model's scores, as closely as the engine can be held.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    allowed = tolerance_in(ranker.engine)
+    samples = ranker.bundle.samples
+    return [agreement(one.scores, scored(ranker, one), allowed, noise=one.noise) for one in samples]
 
 
 def scored(ranker: Ranker, sample: Sample) -> NDArray[Any]:
