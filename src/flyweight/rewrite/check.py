@@ -15,6 +15,10 @@ from flyweight.task.scores import call_model, evaluating
 #: Largest difference that float32 explains, of the largest score's size or of 1 where all are smaller.
 TOLERANCE = 1e-5
 Batch = dict[str, Tensor]
+#: Requests of several sizes, in no order, three of six without candidates: the first three, or the last three. So
+#: whatever looks at other requests than its own gives other scores than one that looks at other rows.
+_REQUESTS = 6
+_PATTERNS = ((2, 0, 0, 1, 0, 2), (5, 3, 3, 4, 3, 5))
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,28 @@ def _forms(new: nn.Module, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
     rows = max(len(value) for value in batch.values())
     request = new.request_names
     yield batch, {**batch, REQUEST_INDEX: torch.arange(rows)}
-    index = torch.arange(rows) % 3 % rows
-    several = {name: value[index] if name in request else value for name, value in batch.items()}
-    few = {name: value[: min(3, rows)] if name in request else value for name, value in batch.items()}
-    yield several, {**few, REQUEST_INDEX: index}
+    unlike = _different_requests(batch, request, rows)
+    few = {name: value[unlike] if name in request else value for name, value in batch.items()}
+    for pattern in _PATTERNS:
+        index = torch.tensor(pattern).repeat(-(-rows // len(pattern)))[:rows] % len(unlike)
+        several = {name: few[name][index] if name in request else value for name, value in batch.items()}
+        yield several, {**few, REQUEST_INDEX: index}
     last = rows - 1
     of_last = {name: value[[last] * rows] if name in request else value for name, value in batch.items()}
     yield of_last, one_request(batch, request, last)
     first = {name: value[:1] for name, value in batch.items()}
     yield first, first
+
+
+def _different_requests(batch: Batch, request: tuple[str, ...], rows: int) -> list[int]:
+    """Return a row each of up to six requests, all different: alike, they would hide that one reads another."""
+    columns = torch.cat([batch[name].reshape(rows, -1).double() for name in request], 1).cpu().numpy()
+    found: dict[bytes, int] = {}
+    for row in range(rows):
+        found.setdefault(columns[row].tobytes(), row)
+        if len(found) == _REQUESTS:
+            break
+    return list(found.values())
 
 
 def _compared(old: nn.Module, new: nn.Module, flat: Batch, given: Batch, tolerance: float) -> Difference:
