@@ -130,6 +130,28 @@ def test_unknown_ids_take_the_row_for_them_and_are_counted(made, ranker: Loaded)
         ranker.score({"user_id": 1}, {**candidates(inputs), "item_id": np.full(ROWS, 400)})
 
 
+def test_unknown_ids_count_once_for_a_request_and_only_where_it_is_scored(made, ranker: Loaded) -> None:
+    given = candidates(made[2])
+    with pytest.raises(InputError, match="'user_id' differs inside the request: row 1 holds 200 and row 0 100"):
+        ranker.score({"user_id": [100, 200, 300, 100, 100, 100, 100]}, given)
+    with pytest.raises(InputError, match="'price' has shape"):
+        ranker.score({"user_id": 100}, {**given, "price": 1.0})
+    assert ranker.unknown_ids == {}
+    ranker.score({"user_id": [100] * ROWS}, given)
+    ranker.score({"user_id": 2**63}, given)
+    ranker.score({"user_id": [2**64]}, given)
+    ranker.score_many({"user_id": [3, 2**63]}, given, [0, 3, 7])
+    assert ranker.unknown_ids == {"user_id": 4}
+
+
+def test_unknown_ids_of_threads_are_all_counted(made, ranker: Loaded) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: ranker.score({"user_id": 100}, candidates(made[2])), range(100)))
+    assert ranker.unknown_ids == {"user_id": 100}
+
+
 def test_unknown_ids_are_refused_where_asked(made) -> None:
     with pytest.raises(InputError, match="'user_id' holds id 60"):
         fw.load(made[1], unknown="refuse").score({"user_id": 60}, candidates(made[2]))

@@ -77,8 +77,19 @@ GOOD = {"item_id": ITEMS, "price": PRICES}
         ({"user_id": -1}, GOOD, "'user_id' holds the negative id -1"),
         ({"user_id": 2**63}, GOOD, "holds id 9223372036854775808"),
         ({"user_id": 1.5}, GOOD, "'user_id' has dtype float64; ids must be whole numbers"),
-        ({"user_id": "7"}, GOOD, "'user_id' holds <U1 values"),
-        ({"user_id": None}, GOOD, "'user_id' holds object values"),
+        ({"user_id": "7"}, GOOD, "'user_id' holds text, '7'; numbers of dtype int or float are due"),
+        ({"user_id": None}, GOOD, "'user_id' holds None; numbers of dtype int or float are due"),
+        ({"user_id": 7}, {**GOOD, "item_id": [1, None, 2]}, "'item_id' holds None"),
+        ({"user_id": 7}, {**GOOD, "item_id": [1, "b", 2]}, "'item_id' holds text, 'b'"),
+        ({"user_id": 7}, {**GOOD, "item_id": [1, 2**63, 2]}, "holds id 9223372036854775808, beyond int64, and ids run"),
+        ({"user_id": 7}, {**GOOD, "item_id": [1, 2**64, 2]}, "holds id 18446744073709551616, beyond int64, and ids"),
+        ({"user_id": 7}, {**GOOD, "price": [1, 2**64, 2]}, "number 18446744073709551616, beyond int64; give it as a"),
+        ({"user_id": [float("nan")] * 3}, GOOD, "'user_id' holds NaN; ids must be whole numbers"),
+        ({"user_id": np.ma.array([3], mask=[True])}, GOOD, "'user_id' has 1 masked values of 1; fill them"),
+        ({"user_id": [7, 7]}, GOOD, "'user_id' has 2 equal rows and there are 3 candidates; give one value for all"),
+        ({"user_id": True}, GOOD, "'user_id' has dtype bool; ids must be whole numbers"),
+        ({"user_id": 7}, {**GOOD, "item_id": np.array([1, -(2**63), 2])}, "holds the negative id -9223372036854775808"),
+        ({"user_id": 7}, {**GOOD, "item_id": np.array([1, 300, 2], np.int32)}, "'item_id' holds id 300"),
         (
             {"user_id": [1, 2]},
             GOOD,
@@ -93,13 +104,44 @@ GOOD = {"item_id": ITEMS, "price": PRICES}
             "'price' holds 1 NaN or infinite values of 3",
         ),
         ({"user_id": 7}, {"item_id": ITEMS, "price": [0, 1e300, 1]}, "'price' holds values that float32 cannot hold"),
-        ({"user_id": 7}, {"item_id": [[1], [2, 3]], "price": PRICES}, "'item_id' is no array of numbers"),
+        (
+            {"user_id": 7},
+            {"item_id": [[1], [2, 3]], "price": PRICES},
+            "rows differ in length: 1 in row 0 and 2 in row 1; pad",
+        ),
         ([7], GOOD, "request must be a dict of values by input name; seen list"),
     ],
 )
 def test_wrong_request_is_refused_in_words(ranker: Ranker, request_values: Any, candidates: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         ranker.score(request=request_values, candidates=candidates)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "uint64", ">i8", "longlong"])
+def test_ids_of_every_whole_dtype_and_stride_score_alike(ranker: Ranker, dtype: str) -> None:
+    items = np.repeat(np.array([0, 5, 250], dtype), 2)[::2]
+    prices = np.broadcast_to(PRICES[:, None], (3, 2))[:, 0]
+    np.testing.assert_allclose(
+        ranker.score({"user_id": 7}, {"item_id": items, "price": prices}), due(7, [0, 5, 250]), rtol=1e-5
+    )
+
+
+def test_masked_array_without_masked_values_is_taken(ranker: Ranker) -> None:
+    items = np.ma.array(ITEMS, mask=[False] * 3)
+    np.testing.assert_allclose(ranker.score({"user_id": 7}, {**GOOD, "item_id": items}), due(7), rtol=1e-5)
+
+
+def test_callers_arrays_are_left_as_they_are(ranker: Ranker) -> None:
+    items, prices = ITEMS.copy(), PRICES.astype(np.float32)
+    scores = ranker.score({"user_id": 7}, {"item_id": items, "price": prices})
+    scores[:] = 0
+    np.testing.assert_array_equal(items, ITEMS)
+    np.testing.assert_array_equal(prices, PRICES.astype(np.float32))
+
+
+def test_several_requests_of_a_wrong_shape_are_told_theirs(ranker: Ranker) -> None:
+    with pytest.raises(InputError, match=r"'user_id' has shape \(2, 1\); \(R,\) is due"):
+        ranker.score_many({"user_id": [[1], [2]]}, GOOD, [0, 1, 3])
 
 
 def test_predict_refuses_an_unknown_name(ranker: Ranker) -> None:

@@ -2,30 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flyweight.bundle.manifest import InputEntry, Manifest
+from flyweight.bundle.manifest import Manifest
 from flyweight.bundle.read import Bundle
-from flyweight.bundle.request import (
-    batched,
-    check_names,
-    checked_offsets,
-    flat_batch,
-    known_ids,
-    right_side,
-    same_length,
-    single,
-)
+from flyweight.bundle.request import check_names, check_repeated, checked_offsets, flat_batch, right_side, same_length
+from flyweight.bundle.values import Due, Noticed, batched, by_request, due_of, single
 from flyweight.engines.engine import Prepared
 from flyweight.errors import EngineError, InputError
 from flyweight.task.field import REQUEST_INDEX
 
 Arrays = dict[str, NDArray[Any]]
+Read = Callable[[Due, Any, Noticed], NDArray[Any]]
 
 
 class Ranker:
@@ -44,6 +38,10 @@ class Ranker:
         self._prepared: Prepared | None = prepared
         self._maps = {name: np.asarray(ids, dtype=np.int64) for name, ids in bundle.manifest.id_maps.items()}
         self._unknown: Counter[str] = Counter()
+        self._counting = Lock()
+        self._due = {name: due_of(name, entry) for name, entry in bundle.manifest.inputs.items()}
+        self._asked = {name: due for name, due in self._due.items() if due.role == "request"}
+        self._offered = {name: due for name, due in self._due.items() if due.role != "request"}
 
     @property
     def manifest(self) -> Manifest:
@@ -52,8 +50,12 @@ class Ranker:
 
     @property
     def unknown_ids(self) -> dict[str, int]:
-        """How many ids of each input, since it was loaded, the vocabulary did not hold."""
-        return dict(self._unknown)
+        """How many ids of each input, in all that was scored since it was loaded, the vocabulary did not hold.
+
+        An id of a request counts once, whatever its candidates.
+        """
+        with self._counting:
+            return dict(self._unknown)
 
     def score(
         self, request: Mapping[str, Any] | None = None, candidates: Mapping[str, Any] | None = None
@@ -75,17 +77,20 @@ class Ranker:
             >>> ranker.score({"user_id": 7}, {"item_id": [3, 5]}).shape  # doctest: +SKIP
             (2,)
         """
-        asked, rows = self._sides(request or {}, candidates or {}, single)
+        noticed = Noticed(self.maps_unknown)
+        asked, rows = self._sides(request or {}, candidates or {}, single, noticed)
         n = same_length(rows, self.bundle.graph.flat) if rows else 1
+        if noticed.repeated and n is not None:
+            check_repeated(noticed.repeated, n)
         if self.bundle.graph.hoisted:
-            return self._run(asked | rows, n)
+            return self._run(asked | rows, n, noticed)
         for name, value in asked.items():
             if n is None or name in self.bundle.graph.flat:
                 raise InputError(
                     f"Input {name!r} cannot be repeated for each candidate; use predict() with a flat batch."
                 )
-            rows[name] = np.repeat(value, n, axis=0)
-        return self._run(rows, n)
+            rows[name] = value.repeat(n, axis=0)
+        return self._run(rows, n, noticed)
 
     def score_many(
         self, requests: Mapping[str, Any], candidates: Mapping[str, Any], offsets: ArrayLike
@@ -108,7 +113,8 @@ class Ranker:
             >>> ranker.score_many({"user_id": [7, 9]}, {"item_id": [3, 5, 3]}, [0, 2, 3]).shape  # doctest: +SKIP
             (3,)
         """
-        asked, rows = self._sides(requests, candidates, batched)
+        noticed = Noticed(self.maps_unknown)
+        asked, rows = self._sides(requests, candidates, by_request, noticed)
         n = same_length(rows, self.bundle.graph.flat)
         if n is None or not rows:
             raise InputError("score_many() needs candidates that are cut by row; use predict() with a flat batch.")
@@ -118,8 +124,8 @@ class Ranker:
                 raise InputError(f"Request input {name!r} has {len(value):,} rows; offsets are of {len(counts):,}.")
         of_row = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
         if self.bundle.graph.hoisted:
-            return self._run({**asked, **rows, REQUEST_INDEX: of_row}, n)
-        return self._run({**rows, **{name: value[of_row] for name, value in asked.items()}}, n)
+            return self._run({**asked, **rows, REQUEST_INDEX: of_row}, n, noticed)
+        return self._run({**rows, **{name: value[of_row] for name, value in asked.items()}}, n, noticed)
 
     def predict(self, inputs: Mapping[str, Any]) -> NDArray[Any]:
         """Return the model's outputs for a flat batch: every input, whatever its role, with N rows.
@@ -128,10 +134,11 @@ class Ranker:
             InputError: a name, length, shape, id or number is not what it must be.
             EngineError: the engine failed, or the ranker is closed.
         """
-        rows, n = flat_batch(self.manifest.inputs, self._known(inputs), self.bundle.graph.flat)
+        noticed = Noticed(self.maps_unknown)
+        rows, n = flat_batch(self._due, inputs, self.bundle.graph.flat, noticed)
         if self.bundle.graph.hoisted and n is not None:
             rows[REQUEST_INDEX] = np.arange(n, dtype=np.int64)
-        return self._run(rows, n)
+        return self._run(rows, n, noticed)
 
     def close(self) -> None:
         """Free the engine's memory; scoring afterwards is an error, closing again is not."""
@@ -150,32 +157,27 @@ class Ranker:
     def __repr__(self) -> str:
         return f"Ranker({self.manifest.name!r}, engine={self.engine!r}, inputs={list(self.manifest.inputs)})"
 
-    def _sides(self, request: Mapping[str, Any], candidates: Mapping[str, Any], read: Any) -> tuple[Arrays, Arrays]:
+    def _sides(
+        self, request: Mapping[str, Any], candidates: Mapping[str, Any], read: Read, noticed: Noticed
+    ) -> tuple[Arrays, Arrays]:
         """Return the checked arrays of both sides; `read` says how a request's come."""
-        inputs = self.manifest.inputs
-        asked: dict[str, InputEntry] = {name: spec for name, spec in inputs.items() if spec.role == "request"}
-        offered = {name: spec for name, spec in inputs.items() if spec.role != "request"}
-        request, candidates = right_side(inputs, request, candidates)
-        check_names(asked, request, "request")
-        check_names(offered, candidates, "candidates")
-        request, candidates = self._known(request), self._known(candidates)
+        request, candidates = right_side(self._due, request, candidates)
+        check_names(self._asked, request, "request")
+        check_names(self._offered, candidates, "candidates")
         return (
-            {name: read(name, spec, request[name]) for name, spec in asked.items()},
-            {name: batched(name, spec, candidates[name]) for name, spec in offered.items()},
+            {name: read(due, request[name], noticed) for name, due in self._asked.items()},
+            {name: batched(due, candidates[name], noticed) for name, due in self._offered.items()},
         )
 
-    def _known(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Put the id of unknown values where a vocabulary does not hold an id, and count them."""
-        if not self.maps_unknown or not isinstance(given, Mapping):
-            return given
-        inputs = self.manifest.inputs
-        found = {name: known_ids(inputs[name], value) for name, value in given.items() if name in inputs}
-        for name, (_, count) in found.items():
-            if count:
-                self._unknown[name] += count
-        return {name: found[name][0] if name in found else value for name, value in given.items()}
+    def _run(self, rows: Arrays, n: int | None, noticed: Noticed) -> NDArray[Any]:
+        """Return the scores; what was noticed counts once they are there."""
+        scores = self._scores(rows, n)
+        if noticed.unknown:
+            with self._counting:
+                self._unknown.update(noticed.unknown)
+        return scores
 
-    def _run(self, rows: Arrays, n: int | None) -> NDArray[Any]:
+    def _scores(self, rows: Arrays, n: int | None) -> NDArray[Any]:
         if self._prepared is None:
             raise EngineError(f"{self!r} is closed; load the bundle again.")
         graph = self.bundle.graph
