@@ -107,10 +107,33 @@ def test_no_engine_right_is_an_error_with_reasons(path: Path, monkeypatch: pytes
         bench(path, engines=("torch",))
 
 
-@pytest.mark.parametrize("wrong", [{"candidates": (0,)}, {"candidates": ()}, {"seconds": 0.0}, {"threads": -1}])
-def test_numbers_out_of_range_are_refused(path: Path, wrong: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="bench takes 1 candidate or more, seconds above 0, threads from 0 on"):
+NUMBERS = "bench takes 1 candidate or more and a finite number of seconds above 0"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"candidates": (0,)}, NUMBERS),
+        ({"candidates": ()}, NUMBERS),
+        ({"seconds": 0.0}, NUMBERS),
+        ({"seconds": float("nan")}, NUMBERS),
+        ({"seconds": float("inf")}, NUMBERS),
+        ({"threads": -1}, "threads must be a whole number from 0 on; seen -1"),
+        ({"threads": 10**9}, r"threads must be at most [\d,]+ with the \d+ cores? here; seen 1,000,000,000"),
+        ({"engines": ("onnxruntime", "openvimo")}, "Engine 'openvimo' is unknown; .* The nearest is 'openvino'"),
+        ({"engines": "onnxruntime"}, r"engines must be a list of names, such as \['onnxruntime'\]; seen 'onnxruntime'"),
+        ({"engines": ("openvino-bf16",)}, "openvino-bf16: bf16 was not certified for .*; add a certified engine"),
+    ],
+)
+def test_settings_out_of_range_are_refused(path: Path, wrong: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
         bench(path, **wrong)  # type: ignore[arg-type]
+
+
+def test_reason_names_its_engine_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find_engine("inductor"), "available", lambda: "inductor: g++ is not installed")
+    with pytest.raises(EngineError, match=r"\(inductor: g\+\+ is not installed\)"):
+        bench(path, threads=1, engines=("inductor",))
 
 
 def test_loading_falls_to_torch_when_the_others_are_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +174,13 @@ def test_command_shows_and_writes(
         main()
     assert left.value.code in (0, None)
     said = capsys.readouterr().out
-    assert "fastest: onnxruntime with 1 threads" in " ".join(said.split())
+    assert "fastest: onnxruntime with 1 thread, " in " ".join(said.split())
     assert "largest difference" in " ".join(said.split())
+    monkeypatch.setattr(sys, "argv", [*words, "--json", str(path / "no" / "such.json")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "such.json: No such file or directory; change --json." in "".join(capsys.readouterr().err.splitlines())
     monkeypatch.setattr(sys, "argv", [*words, "--json", "-"])
     with pytest.raises(SystemExit):
         main()

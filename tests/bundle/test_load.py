@@ -162,6 +162,18 @@ def test_unknown_engine_and_threads_are_refused(path: Path) -> None:
         load(path, engine="tensorflow")
     with pytest.raises(InputError, match="threads must be a whole number from 0 on; seen -1"):
         load(path, threads=-1)
+    with pytest.raises(InputError, match=r"Engine \['onnxruntime'\] is unknown"):
+        load(path, engine=["onnxruntime"])  # type: ignore[arg-type]
+    for many in (10**9, 2**40):
+        with pytest.raises(
+            InputError, match=rf"threads must be at most [\d,]+ with the \d+ cores? here; seen {many:,}"
+        ):
+            load(path, threads=many)
+
+
+def test_threads_may_be_a_numpy_integer(path: Path) -> None:
+    with load(path, threads=np.int64(1)) as ranker:  # type: ignore[arg-type]
+        assert ranker.score({"user_id": 7}, GOOD).shape == (3,)
 
 
 def test_recorded_engine_that_is_missing_falls_back_with_a_warning(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Where bytes and time go: counts against formulas, the share that a request repeats, and plain advice."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -60,6 +62,28 @@ def test_wrong_settings_are_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(InputError, match="rows and seconds must be positive; seen rows=0"):
         fw.profile(trained_task(Ranker(), data=splits()), rows=0)
+    with pytest.raises(InputError, match="threads must be a whole number from 0 on; seen -1"):
+        fw.profile(trained_task(Ranker(), data=splits()), threads=-1)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_interrupted_profile_says_so_and_leaves_with_130(tmp_path, monkeypatch, swallowed: bool) -> None:
+    from flyweight.cli import main
+    from flyweight.planning import profile as module
+
+    def interrupted(task, **_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise
+
+    monkeypatch.setattr(module, "profile", interrupted)
+    source = tmp_path / "mine.py"
+    source.write_text("from small_tasks import Ranker, trained_task\ndef task(): return trained_task(Ranker())\n")
+    left = CliRunner().invoke(main.app, ["profile", f"{source}:task"])
+    assert left.exit_code == 130
+    assert "Stopped; nothing was written." in left.output
 
 
 def test_the_verb_shows_it_as_a_table_and_as_json(tmp_path, monkeypatch, found) -> None:

@@ -15,8 +15,9 @@ from flyweight.bundle.timing import EngineTried, Hardware, Latencies, LatencyEnt
 from flyweight.bundle.verify import scored
 from flyweight.cost.hardware import describe_hardware
 from flyweight.engines.choose import fastest_threads, timed_batches, with_rounding
-from flyweight.engines.registry import CUDA, ENGINES, ROUNDING, TORCH
+from flyweight.engines.registry import CUDA, ENGINES, ROUNDING, TORCH, find_engine
 from flyweight.engines.right_engines import Ready, Reference, Sample, Skipped, right_engines, thread_counts
+from flyweight.engines.threads import checked_threads
 from flyweight.errors import EngineError, InputError
 from flyweight.task.measurement import Latency
 from flyweight.task.progress import stage
@@ -75,16 +76,18 @@ def bench(
 
     Raises:
         BundleError: the bundle is damaged or not to be trusted.
-        InputError: it holds no samples; a number is not positive; `timing.json` cannot be written.
+        InputError: it holds no samples; a number is out of range or an engine unknown; all engines round to bfloat16
+            and none was certified so; `timing.json` cannot be written.
         EngineError: no engine gives the right scores.
 
     Example:
         >>> bench("ranker.fly", threads=1).chosen.engine  # doctest: +SKIP
         'openvino'
     """
-    _check(threads, candidates, seconds)
+    _check(candidates, seconds, engines)
+    counts = thread_counts() if threads is None else (checked_threads(threads),)
     bundle = read_bundle(path)
-    counts = thread_counts() if threads is None else (threads,)
+    _check_certified(bundle, engines)
     reference = _reference(bundle)
     ready_engines = right_engines(bundle.model, reference, engines, counts, rounding=True)
     with stage("Timing every engine, in turns", seconds=seconds * len(candidates) + 10.0), ready_engines as ready:
@@ -95,11 +98,24 @@ def bench(
     return Bench(bundle.path, timed, dict(ready.agreements), ready.skipped, chosen)
 
 
-def _check(threads: int | None, candidates: Sequence[int], seconds: float) -> None:
-    if not candidates or min(candidates) < 1 or seconds <= 0 or (threads is not None and threads < 0):
+def _check(candidates: Sequence[int], seconds: float, engines: Sequence[str]) -> None:
+    if not candidates or min(candidates) < 1 or not 0 < seconds < float("inf"):
         raise InputError(
-            f"bench takes 1 candidate or more, seconds above 0, threads from 0 on; seen candidates={list(candidates)}, "
-            f"seconds={seconds}, threads={threads}."
+            f"bench takes 1 candidate or more and a finite number of seconds above 0; seen "
+            f"candidates={list(candidates)}, seconds={seconds}."
+        )
+    if isinstance(engines, str) or not engines:
+        raise InputError(f"engines must be a list of names, such as ['onnxruntime']; seen {engines!r}.")
+    for name in engines:
+        find_engine(name)
+
+
+def _check_certified(bundle: Bundle, engines: Sequence[str]) -> None:
+    """Refuse to look for the fastest among engines of which none may be chosen."""
+    if all(name in ROUNDING and name != bundle.timing.engine for name in engines):
+        raise InputError(
+            f"{', '.join(engines)}: bf16 was not certified for {bundle.path}, so there is none to choose from; add a "
+            f"certified engine, such as {next(iter(ENGINES))}."
         )
 
 
@@ -143,7 +159,8 @@ def _fastest(bundle: Bundle, timed: Sequence[Timed], candidates: int, skipped: S
     """Return the fastest at a size; where samples cannot be resized, all were timed at the size that they have."""
     certified = [one for one in timed if one.engine not in ROUNDING or one.engine == bundle.timing.engine]
     if not certified:
-        reasons = "; ".join(f"{one.engine}: {one.why}" for one in skipped)
+        rounded = dict.fromkeys(f"{one.engine}: bf16 was not certified" for one in timed)
+        reasons = "; ".join([*(f"{one.engine}: {one.why}" for one in skipped), *rounded])
         raise EngineError(f"No engine here gives the scores of {bundle.path} ({reasons}).")
     sized = [one for one in certified if one.latency.candidates == candidates] or certified
     return min(sized, key=lambda one: one.latency.p50)

@@ -7,8 +7,9 @@ from typing import Literal
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
 from flyweight.bundle.verify import agreements
-from flyweight.cost.hardware import describe_hardware
+from flyweight.cost.hardware import allowed_cores
 from flyweight.engines.registry import FALLBACKS, KNOWN, find_engine
+from flyweight.engines.threads import checked_threads
 from flyweight.errors import EngineError, FlyweightError, InputError
 
 
@@ -32,15 +33,14 @@ def load(
 
     Raises:
         BundleError: the bundle is damaged, altered, incomplete, newer or not to be trusted.
-        InputError: the engine's name, or the policy, is unknown.
+        InputError: the engine's name, or the policy, is unknown; threads are negative, or far more than cores.
         EngineError: the engine asked for is not installed, or no engine can run the bundle with its scores.
 
     Example:
         >>> fw.load("ranker.fly").score({"user_id": 7}, {"item_id": [3, 5]}).shape  # doctest: +SKIP
         (2,)
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 0):
-        raise InputError(f"threads must be a whole number from 0 on; seen {threads!r}. 0 leaves it to the engine.")
+    threads = None if threads is None else checked_threads(threads)
     if unknown not in ("map", "refuse"):
         raise InputError(f"unknown must be 'map' or 'refuse'; seen {unknown!r}.")
     bundle = read_bundle(path)
@@ -98,5 +98,5 @@ def _start(bundle: Bundle, engine: str, threads: int | None) -> Ranker:
 def _threads(bundle: Bundle, engine: str) -> int:
     """Return what was measured to be best, for the engine that it was measured in and where there are as many cores."""
     best = bundle.timing.threads or 0
-    fits = engine == bundle.timing.engine and best <= describe_hardware()["cores_allowed"]
+    fits = engine == bundle.timing.engine and best <= allowed_cores()
     return best if fits else 0

@@ -1,6 +1,8 @@
 """The verb `bench`: a bundle measured in every engine that is here, as a table or as JSON."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flyweight.cli.display import TerminalDisplay, errors, out
+from flyweight.cli.stopping import stoppable
 from flyweight.errors import InputError
 
 
@@ -33,9 +36,11 @@ def bench(
     from flyweight.bundle.bench import bench as measure
     from flyweight.task.progress import shown_on
 
+    if json_path not in (None, "-"):
+        _check_writable(json_path)  # found out now, not after minutes of work
     display = TerminalDisplay(errors)
     try:
-        with shown_on(display):
+        with stoppable(writes=choose), shown_on(display):
             found = measure(
                 bundle,
                 threads=threads,
@@ -58,7 +63,17 @@ def bench(
         out.print(f"not timed: {one.engine}: {one.why}", style="dim", markup=False)
     best = found.chosen
     wrote = f"; {bundle} says so now" if choose else ""
-    out.print(f"fastest: {best.engine} with {best.threads} threads, {best.latency.p50:.3f} ms{wrote}", markup=False)
+    out.print(f"fastest: {best.engine} with {_threads(best.threads)}, {best.latency.p50:.3f} ms{wrote}", markup=False)
+
+
+def _threads(count: int) -> str:
+    """Return a number of threads in words.
+
+    Example:
+        >>> _threads(0), _threads(1), _threads(4)
+        ('threads as it likes', '1 thread', '4 threads')
+    """
+    return "threads as it likes" if count == 0 else f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _table(found: Any) -> Table:
@@ -71,6 +86,19 @@ def _table(found: Any) -> Table:
         times = (f"{value:.3f}" for value in (one.latency.p50, one.latency.p95, one.latency.p99))
         table.add_row(*map(Text, (one.engine, *map(str, numbers), *times)), style="bold" if one == found.chosen else "")
     return table
+
+
+def _check_writable(path: str) -> None:
+    file = Path(path).absolute()
+    if file.is_dir():
+        why = errno.EISDIR
+    elif not file.parent.is_dir():
+        why = errno.ENOENT
+    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+        why = errno.EACCES
+    else:
+        return
+    raise InputError(f"The JSON cannot be written to {path}: {os.strerror(why)}; change --json.")
 
 
 def _write(path: str, content: dict[str, Any]) -> None:

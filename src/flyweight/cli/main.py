@@ -1,4 +1,4 @@
-"""The command line: one function a verb. Exit code 0: done. 1: done and saved, budget missed. 2: wrong input."""
+"""The command line: one function a verb. Exit code 0: done. 1: budget missed. 2: wrong input. 130: interrupted."""
 
 import json
 import shutil
@@ -13,12 +13,13 @@ import flyweight
 from flyweight.cli.bench import bench
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
 from flyweight.cli.profile import profile
+from flyweight.cli.stopping import INTERRUPTED, stoppable
 from flyweight.errors import FlyweightError, InputError
 
 if TYPE_CHECKING:
     from flyweight.planning.budget import Budget
 
-NOT_VERIFIED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+NOT_VERIFIED, WRONG_INPUT = 1, 2
 #: What installs a package that compressing needs and serving does not.
 EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "matplotlib", "jinja2"), "compress"),
@@ -26,7 +27,7 @@ EXTRAS = {
 }
 HELP = """Compress a trained model inside a budget, prove it, and save it ready to serve.
 
-Exit code 0: done. 1: done and saved, budget missed. 2: wrong input."""
+Exit code 0: done. 1: done and saved, budget missed. 2: wrong input. 130: interrupted."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP, pretty_exceptions_enable=False)
 
 Source = Annotated[str, typer.Argument(help="path/to/file.py:function that returns a Task, or complete-journey")]
@@ -114,7 +115,8 @@ def verify(
     """Check a bundle's hashes and structure, and run its stored requests in the engines that are here."""
     from flyweight.bundle.verify import verify as check
 
-    verification = check(bundle, engine=engine)
+    with stoppable():
+        verification = check(bundle, engine=engine)
     out.print(str(verification), markup=False)
     if not verification.ok:
         raise typer.Exit(NOT_VERIFIED)

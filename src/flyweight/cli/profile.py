@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
+from flyweight.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from flyweight.planning.profile import Profile, Repeated
@@ -28,20 +29,25 @@ def profile(
 ) -> None:
     """Show where a model's bytes and time go, and what of it a request computes more than once."""
     display = TerminalDisplay(errors)
-    from flyweight.cli.task_source import load_task
-    from flyweight.planning.profile import profile as measure
-    from flyweight.task.progress import shown_on
-
     try:
-        source = load_task(task, ZooProgress(display))
-        with shown_on(display):
-            found = measure(source, rows=candidates, threads=threads)
+        with stoppable():
+            found = _measured(task, candidates, threads, display)
     finally:
         display.close()
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
         return
     out.print(render(found))
+
+
+def _measured(task: str, candidates: int | None, threads: int | None, display: TerminalDisplay) -> "Profile":
+    from flyweight.cli.task_source import load_task
+    from flyweight.planning.profile import profile as measure
+    from flyweight.task.progress import shown_on
+
+    source = load_task(task, ZooProgress(display))
+    with shown_on(display):
+        return measure(source, rows=candidates, threads=threads)
 
 
 def render(found: "Profile") -> RenderableType:

@@ -23,7 +23,7 @@ def describe_hardware() -> dict[str, Any]:
     return {
         "cpu": facts.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
-        "cores_allowed": _allowed_cores(),
+        "cores_allowed": allowed_cores(),
         "memory_bytes": _memory_bytes(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "system": f"{platform.system()} {platform.machine()}",
@@ -53,7 +53,7 @@ def _first_processor() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _allowed_cores() -> int:
+def allowed_cores() -> int:
     """Cores this process may use, which is fewer than the machine has inside a container or under taskset."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -1,6 +1,7 @@
 """The engines we know, the default first."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 
 from flyweight.engines.agreement import TOLERANCE
@@ -70,6 +71,8 @@ def find_engine(name: str) -> Engine:
         >>> find_engine("onnxruntime").available() is None
         True
     """
-    if name not in KNOWN:
-        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(KNOWN)}.")
+    if not isinstance(name, str) or name not in KNOWN:
+        near = get_close_matches(name, KNOWN, 1) if isinstance(name, str) else []
+        hint = f" The nearest is {near[0]!r}." if near else ""
+        raise InputError(f"Engine {name!r} is unknown; use one of {', '.join(KNOWN)}.{hint}")
     return KNOWN[name]

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from flyweight.cost.hardware import describe_hardware
+from flyweight.cost.hardware import allowed_cores
 from flyweight.cost.latency import time_interleaved
 from flyweight.engines.agreement import agreement
 from flyweight.engines.engine import Prepared
@@ -82,7 +82,7 @@ def thread_counts() -> tuple[int, ...]:
 
     Example: (1, 2) on two cores, (1, 2, 4, 6) on six.
     """
-    cores = int(describe_hardware()["cores_allowed"])
+    cores = allowed_cores()
     powers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
     return (*powers, cores)
 
@@ -106,7 +106,7 @@ def right_engines(
             found, words, why = _start(name, path, reference, threads, rounding)
             running |= {(name, count): prepared for count, prepared in found.items()}
             agreements |= {name: words} if words else {}
-            skipped += [Skipped(name, why)] if why is not None else []
+            skipped += [Skipped(name, why.removeprefix(f"{name}: "))] if why is not None else []
         yield Ready(running, tuple(skipped), agreements)
     finally:
         for prepared in running.values():

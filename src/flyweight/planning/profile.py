@@ -1,6 +1,5 @@
 """Where a model's bytes and time go, what of it a request computes more than once, and what could be gained."""
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flyweight.cost.hardware import allowed_cores
 from flyweight.cost.latency import time_rounds
 from flyweight.cost.limits import machine_limits
 from flyweight.cost.macs import count_macs
@@ -17,6 +17,7 @@ from flyweight.cost.roofline import Roofline, roofline
 from flyweight.cost.sizes import module_sizes
 from flyweight.engines.choose import choose_engine
 from flyweight.engines.registry import find_engine
+from flyweight.engines.threads import checked_threads
 from flyweight.errors import EngineError, ExportError, InputError
 from flyweight.planning.artefact import Artefact, make_artefact
 from flyweight.planning.requests import as_arrays, sample_requests, served_rows, timed_request
@@ -105,16 +106,16 @@ def profile(task: Task, *, rows: int | None = None, seconds: float = 4.0, thread
         threads: of one call; None takes every core.
 
     Raises:
-        InputError: `rows` or `seconds` is not positive.
+        InputError: `rows` or `seconds` is not positive; threads are negative, or far more than cores.
         ExportError: the model cannot be exported; names the operator and the module.
 
     Example:
         >>> print(fw.profile(task).advice[0])  # doctest: +SKIP
         99% of the bytes are in embedding tables: EncodeTables first.
     """
-    if (rows is not None and rows < 1) or not seconds > 0:
+    if (rows is not None and rows < 1) or not 0 < seconds < float("inf"):
         raise InputError(f"rows and seconds must be positive; seen rows={rows}, seconds={seconds}.")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = checked_threads(threads or 0) or allowed_cores()
     samples = sample_requests(task)
     request = timed_request(task, rows or served_rows(task))
     count = max(len(value) for value in request.values())
