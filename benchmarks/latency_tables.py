@@ -135,6 +135,8 @@ def page() -> str:
         if not path_of(name).exists():
             continue
         found = json.loads(path_of(name).read_text())
+        if not all("latency_ms" in row for row in found["seeds"]["0"]["rows"]):
+            continue  # still running
         parts.append(f"## {title}\n\n{table(HEAD, lines_of(found))}")
         hoisted = hoisting_lines(found)
         if hoisted:

@@ -24,6 +24,7 @@ class Graphed:
     def __init__(self, call: "Callable[..., Tensor]", tensors: "tuple[Tensor, ...]") -> None:
         import torch
 
+        self._call = call  # a graph holds addresses only: what it reads must outlive it
         self._inputs = tuple(tensor.clone() for tensor in tensors)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
