@@ -14,6 +14,8 @@ import flyweight as fw
 from flyweight.cli.profile import render
 from flyweight.cost.module_macs import module_macs
 from flyweight.errors import InputError
+from flyweight.planning.profile import _advice
+from flyweight.task.measurement import Latency
 from small_tasks import DIM, FIELDS, ITEMS, USERS, Ranker, splits, trained_task
 
 
@@ -58,6 +60,20 @@ def test_a_small_model_is_told_to_stay_as_it_is() -> None:
     assert found.advice[0].startswith("Do not compress this: it is 0.0 MB")
 
 
+def test_a_small_model_is_told_what_hoisting_still_gains(found) -> None:
+    def took(p50: float) -> Latency:
+        return Latency(p50, p50, p50, p50, p50, repeats=9, candidates=500, threads=1)
+
+    plain, once = took(0.2), took(0.1)
+    both = {"onnxruntime": plain, "onnxruntime, rewritten": once}
+    first, second = _advice(10_000, 0, found.repeated, both, None)
+    assert first == "Do not compress this: it is 0.0 MB and 0.20 ms a request."
+    assert second.startswith(
+        "Each request worked out once still gains: 0.100 instead of 0.200 ms. compress(task, steps=[])"
+    )
+    assert len(_advice(10_000, 0, found.repeated, both | {"onnxruntime, rewritten": plain}, None)) == 1
+
+
 def test_wrong_settings_are_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(InputError, match="rows and seconds must be positive; seen rows=0"):
@@ -95,6 +111,10 @@ def test_the_verb_shows_it_as_a_table_and_as_json(tmp_path, monkeypatch, found) 
     source.write_text("from small_tasks import Ranker, trained_task\ndef task(): return trained_task(Ranker())\n")
     shown = CliRunner().invoke(main.app, ["profile", f"{source}:task"])
     assert "split linear, 1 x in mlp.0" in shown.output
+    assert "done: 7 operators once for each request" in shown.output
+    lines = shown.output.splitlines()
+    (head,) = [place for place, line in enumerate(lines) if line.startswith("one request of 500")]
+    assert not lines[head - 1].strip()
     told = CliRunner().invoke(main.app, ["profile", f"{source}:task", "--json"])
     assert json.loads(told.stdout[told.stdout.index("{") :])["repeated"]["request_only"] == found.repeated.request_only
     assert render(found) is not None

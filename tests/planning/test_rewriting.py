@@ -39,6 +39,11 @@ def test_a_users_tower_is_computed_once_and_the_bundle_gives_the_same_scores(tas
     result = compress(task, steps=[])
     assert {done["rule"] for done in result.rewrites.done} >= {"request only", "split linear"}
     assert result.data.speedup.value > 2
+    (entry,) = [one for one in result.contents.evidence.recipe if one.step == "rewrite"]
+    assert {"request only", "split linear"} <= entry.settings.keys()
+    assert "Each request is worked out once: " in str(result)
+    once = 7  # the table, five of the tower, and the request's part of the first layer
+    assert result.data.hoisted == f"Each request is worked out once: {once} operators; split linear x 1"
     assert result.drop.value == pytest.approx(0.0, abs=1e-4)
     inputs, _ = task.test[0]
     with fw.load(result.save(tmp_path / "r.fly")) as ranker, torch.no_grad():
@@ -53,6 +58,10 @@ def test_rewrites_that_make_a_request_slower_are_taken_back(task: fw.Task, monke
     result = compress(task, steps=[])
     assert not result.rewrites.done
     assert any("taken back: a request became slower, 0.50 times" in str(one) for one in result.rewrites.skipped)
+    kept = [one.why for one in result.contents.evidence.skipped if one.what == "rewrite"]
+    assert kept == ["taken back: a request became slower"], "the manifest holds no number of the clock's"
+    assert not [one for one in result.contents.evidence.recipe if one.step == "rewrite"]
+    assert result.data.hoisted == ""
     graph = onnx.load(result.contents.exported / "model.onnx", load_external_data=False).graph
     assert {value.name for value in graph.input} == set(FIELDS)
 

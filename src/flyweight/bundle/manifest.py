@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, field_validator
+from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from flyweight.bundle.entry import Count, Entry, File, Name, Text, as_json
+from flyweight.task.change import Skipped
 from flyweight.task.estimate import Estimate
 from flyweight.task.field import Role
 
@@ -116,11 +117,18 @@ class PointEntry(Entry):
 
 
 class SkippedEntry(Entry):
-    """A `Skipped` on disk: what was left as it was, and why."""
+    """A `Skipped` on disk: what was left as it was, and why, but for what the clock said."""
 
     what: Text
     why: Text
     step: Text = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_code(cls, value: Any) -> Any:
+        if not isinstance(value, Skipped):
+            return value
+        return as_json({"what": value.what, "why": value.why, "step": value.step})
 
 
 class StepEntry(Entry):

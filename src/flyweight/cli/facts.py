@@ -3,6 +3,7 @@
 from typing import Any
 
 from flyweight.report.data import ReportData, Timing
+from flyweight.report.words import rewrites_in_words
 from flyweight.task.change import Skipped
 from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Latency, Measurement
@@ -26,6 +27,7 @@ def report_of(facts: dict[str, Any]) -> ReportData:
         resident_before=resident.get("before_exported"),
         resident_after=resident.get("after"),
         engine=facts["engine"] or "",
+        hoisted=next((rewrites_in_words(one["settings"]) for one in facts["recipe"] if one["step"] == "rewrite"), ""),
         skipped=tuple(Skipped(**one) for one in facts["skipped"]),
     )
 

@@ -16,6 +16,7 @@ from flyweight.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from flyweight.planning.profile import Profile, Repeated
+    from flyweight.rewrite.apply_rules import Done
 
 #: Modules that are listed; the rest are added up.
 LISTED = 12
@@ -55,7 +56,8 @@ def render(found: "Profile") -> RenderableType:
     from flyweight.report.words import bytes_in_words, count_in_words
 
     head = f"{found.name}: {bytes_in_words(found.bytes)}, {count_in_words(found.macs)} multiply-adds a row"
-    lines: list[RenderableType] = [Text(head, style="bold"), _parts(found), _times(found)]
+    blank = Text("")
+    lines: list[RenderableType] = [Text(head, style="bold"), blank, _parts(found), blank, _times(found), blank]
     if found.roofline is not None:
         lines.append(Text(f"The quickest: {found.roofline.words}"))
     if found.repeated is not None:
@@ -100,11 +102,20 @@ def _repeated(found: "Repeated") -> RenderableType:
         f"that read both sides split, {found.saved:.0%} is done once.",
         f"Rewritten, a request costs {found.once:,} multiply-adds, and each candidate {found.candidate:,} instead of "
         f"{found.row:,}.",
-        *(f"  done: {one.rule}, {one.times} x{_where(one.where)}" for one in found.done if one.times),
+        *(f"  done: {_done(one)}" for one in found.done if one.times),
         *(f"  refused: {one}" for one in found.refused),
         *(f"  undone: {one}" for one in found.undone),
     ]
     return Text("\n".join(["", *lines]))
+
+
+def _done(one: "Done") -> str:
+    """Say what a rule did: "split linear, 1 x in mlp.0"; of operators that moved, how many."""
+    from flyweight.report.words import REQUEST_ONLY, operators_in_words
+
+    if one.rule == REQUEST_ONLY:
+        return f"{operators_in_words(one.times)} once for each request"
+    return f"{one.rule}, {one.times} x{_where(one.where)}"
 
 
 def _where(modules: tuple[str, ...]) -> str:

@@ -32,7 +32,9 @@ def stoppable(*, writes: bool = False) -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if here}
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:  # a library may also have made an error of its own of it
+        if not asked and not isinstance(error, KeyboardInterrupt):
+            raise
         errors.print("Stopped; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     finally:

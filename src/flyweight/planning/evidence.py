@@ -55,7 +55,7 @@ def _evidence(task: Task, found: Findings, changes: tuple[Change, ...]) -> Evide
         name=task.name,
         inputs=_inputs(task, found.artefacts[1]),
         output=cast(Output, task.output),
-        recipe=[StepEntry(step=change.step, settings=change.settings) for change in changes if change.step != REWRITE],
+        recipe=[_step(change) for change in changes if change.step != REWRITE or change.done],
         before=_measurement(found.before),
         after=_measurement(found.after),
         drop=_estimate(comparison.drop),
@@ -76,12 +76,14 @@ def _evidence(task: Task, found: Findings, changes: tuple[Change, ...]) -> Evide
             for point in change.curve
         ],
         # Which engines were left out may differ from machine to machine; it stands in timing.json.
-        skipped=[
-            SkippedEntry(what=one.what, why=one.why, step=one.step)
-            for one in skipped_of(found, changes)
-            if one.step != "engines"
-        ],
+        skipped=[SkippedEntry.model_validate(one) for one in skipped_of(found, changes) if one.step != "engines"],
     )
+
+
+def _step(change: Change) -> StepEntry:
+    """Return a step with its settings; the rewrites, which have none, with the rules and how often each was applied."""
+    rewrites = {done["rule"]: done["times"] for done in change.done} if change.step == REWRITE else {}
+    return StepEntry(step=change.step, settings=rewrites or change.settings)
 
 
 def _inputs(task: Task, artefact: Artefact) -> dict[str, InputEntry]:

@@ -5,7 +5,7 @@ from flyweight.cost.latency import speedup
 from flyweight.planning.budget import Budget
 from flyweight.planning.findings import Findings, coded_tables, skipped_of
 from flyweight.planning.layers import layer_rows
-from flyweight.planning.step_words import words_of
+from flyweight.planning.step_words import rewritten_words, words_of
 from flyweight.report.data import ReportData, ScoreSample, TableRow, Timing
 from flyweight.task.change import Change
 from flyweight.task.scores import Scores
@@ -50,6 +50,7 @@ def report_of(
         engine=found.race.engine,
         unit="candidates" if any(field.role != "sample" for field in task.inputs.values()) else "rows",
         changes=words_of(changes),
+        hoisted=rewritten_words(changes),
         skipped=skipped_of(found, changes),
         notes=tuple(f"{engine}: {words}" for engine, words in found.race.choice.agreements.items()),
         hardware=describe_hardware(),

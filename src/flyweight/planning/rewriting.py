@@ -1,5 +1,6 @@
 """The last change before the export: each thing computed once. Kept where it gives the same scores and is no slower."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,8 +9,11 @@ from torch import Tensor, nn
 from flyweight.errors import EngineError, ExportError
 from flyweight.planning.artefact import Artefact, make_artefact
 from flyweight.planning.gate import Gate, is_slower
-from flyweight.rewrite.apply_rules import Rewritten
+from flyweight.report.words import REQUEST_ONLY
+from flyweight.rewrite.apply_rules import Done, Rewritten
 from flyweight.rewrite.hoist import hoist
+from flyweight.rewrite.hoisted_model import HoistedModel
+from flyweight.rewrite.levels import Level, is_tensor, levels_of
 from flyweight.rewrite.rules import RULES
 from flyweight.task.change import Change, Skipped
 from flyweight.task.progress import stage
@@ -53,12 +57,25 @@ def _kept(
     except (ExportError, EngineError) as error:
         return plain, Change(REWRITE, model, skipped=(*skipped, Skipped(REWRITE, f"taken back: {error}", REWRITE)))
     if is_slower(gain):
-        why = f"taken back: a request became slower, {gain.value:.2f} times the speed before"
-        return plain, Change(REWRITE, model, skipped=(*skipped, Skipped(REWRITE, why, REWRITE)))
+        seen = f"{gain.value:.2f} times the speed before"
+        slower = Skipped(REWRITE, "taken back: a request became slower", REWRITE, seen)
+        return plain, Change(REWRITE, model, skipped=(*skipped, slower))
     done = tuple(
-        {"what": "rewrite", "rule": one.rule, "times": one.times, "where": list(one.where)} for one in found.done
+        {"what": "rewrite", "rule": one.rule, "times": one.times, "where": list(one.where)} for one in counted(found)
     )
     return better, Change(REWRITE, model, done=done, skipped=skipped)
+
+
+def counted(found: Rewritten) -> tuple[Done, ...]:
+    """Return what was done; of what was moved to the request, how many operators a request is worked out in now."""
+    if not isinstance(found.model, HoistedModel):
+        return found.done
+    levels = levels_of(found.model.body)
+    once = sum(
+        at == Level.REQUEST and node.op in ("call_function", "call_module") and is_tensor(node)
+        for node, at in levels.items()
+    )
+    return tuple(replace(one, times=once) if one.rule == REQUEST_ONLY else one for one in found.done)
 
 
 def real_batches(task: Task, samples: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -43,9 +43,11 @@ def run_steps(task: Task, steps: Sequence[Step], gate: Gate) -> Applied:
     current = task
     for step in steps:
         change = step.apply(current)
-        reason = broken(current, change.model) or _not_worth_it(step, current.model, change, gate)
+        reason, seen = broken(current, change.model), ""
+        if reason is None:
+            reason, seen = _not_worth_it(step, current.model, change, gate)
         if reason is not None:
-            changes.append(_taken_back(change, current.model, reason))
+            changes.append(_taken_back(change, current.model, reason, seen))
             continue
         changes.append(change)
         current = current.with_model(change.model)
@@ -75,22 +77,21 @@ def broken(task: Task, model: nn.Module) -> str | None:
     return None
 
 
-def _not_worth_it(step: Step, old: nn.Module, change: Change, gate: Gate) -> str | None:
-    """Return why a step that must pay does not, with the numbers; None when it does, or was forced, or need not."""
+def _not_worth_it(step: Step, old: nn.Module, change: Change, gate: Gate) -> tuple[str | None, str]:
+    """Return why a step that must pay does not, and the numbers; None when it does, or was forced, or need not."""
     if getattr(step, "force", True) or change.model is old or change.dropped_inputs:
-        return None
+        return None, ""
     try:
         gain = gate.pays(old, change.model, step.name)
     except (ExportError, EngineError) as error:
-        return f"no engine runs the model after it: {error}"
+        return f"no engine runs the model after it: {error}", ""
     if not is_slower(gain):
-        return None
-    return (
-        f"a request became slower: {gain.value:.2f} times the speed before "
-        f"[{gain.low:.2f}, {gain.high:.2f}] in the quickest engine; force=True keeps it"
-    )
+        return None, ""
+    seen = f"{gain.value:.2f} times the speed before [{gain.low:.2f}, {gain.high:.2f}]"
+    return "a request became slower in the quickest engine; force=True keeps it", seen
 
 
-def _taken_back(change: Change, model: nn.Module, reason: str) -> Change:
+def _taken_back(change: Change, model: nn.Module, reason: str, seen: str) -> Change:
     kept = replace(change, model=model, done=(), curve=(), dropped_inputs=())
-    return replace(kept, skipped=(*change.skipped, Skipped(change.step, f"taken back: {reason}", change.step)))
+    skipped = Skipped(change.step, f"taken back: {reason}", change.step, seen)
+    return replace(kept, skipped=(*change.skipped, skipped))

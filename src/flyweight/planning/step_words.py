@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from flyweight.planning.rewriting import REWRITE
+from flyweight.report.words import rewrites_in_words
 from flyweight.task.change import Change
 
 Done = dict[str, Any]
@@ -15,12 +17,21 @@ def words_of(changes: tuple[Change, ...]) -> tuple[str, ...]:
     for change in changes:
         settings = ", ".join(f"{name}={value}" for name, value in change.settings.items() if _is_told(value))
         did = [_SAYS[what](entries) for what, entries in _by_kind(change).items() if what in _SAYS]
+        if change.step == REWRITE and change.done:
+            found.append(rewritten_words(changes))
+            continue
         title = f"{change.step}({settings})" if settings else change.step
         found.append(f"{title}: {'; '.join(did) or 'nothing changed'}")
         found += [str(one) for one in change.skipped if one.what == change.step]
         if change.interrupted:
             found.append(f"{change.step} was interrupted; this is the best found until then")
     return tuple(found)
+
+
+def rewritten_words(changes: tuple[Change, ...]) -> str:
+    """Return what the exported model computes once, as a sentence; nothing where nothing was rewritten."""
+    rules = {done["rule"]: done["times"] for change in changes if change.step == REWRITE for done in change.done}
+    return rewrites_in_words(rules)
 
 
 def _is_told(value: object) -> bool:
@@ -94,10 +105,6 @@ def _blocks(entries: list[Done]) -> str:
     return "taken out: " + ", ".join(str(done["name"]) for done in entries)
 
 
-def _rewrites(entries: list[Done]) -> str:
-    return ", ".join(f"{done['rule']} x {done['times']}" for done in entries)
-
-
 def _count(entries: list[Done], word: str) -> str:
     return _number(len(entries), word)
 
@@ -117,5 +124,4 @@ _SAYS: dict[str, Callable[[list[Done]], str]] = {
     "training": _training,
     "field": _fields,
     "block": _blocks,
-    "rewrite": _rewrites,
 }

@@ -109,6 +109,7 @@ class ReportData:
         engine: the engine that the bundle names.
         unit: what a row of the timed call is: "candidates" of a request, or plain "rows".
         changes: what was done, in words.
+        hoisted: what is worked out once for all candidates of a request, in words.
         skipped: what was left as it was, with reasons.
         notes: further facts on how it was measured, in words ("scores agree with PyTorch to 3e-06").
         hardware: as `flyweight.cost.hardware.describe_hardware` gives it.
@@ -138,6 +139,7 @@ class ReportData:
     engine: str = ""
     unit: str = "candidates"
     changes: tuple[str, ...] = ()
+    hoisted: str = ""
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     hardware: Mapping[str, Any] = field(default_factory=dict)

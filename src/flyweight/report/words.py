@@ -1,5 +1,9 @@
 """Numbers as a person reads them: bytes, ratios, times, counts."""
 
+from collections.abc import Mapping
+
+#: The name under which rewrites count the operators that read a request alone and moved to it.
+REQUEST_ONLY = "request only"
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -80,6 +84,31 @@ def signed(value: float) -> str:
     if value == 0:
         return "0.0000"
     return f"{value:+.1g}" if abs(value) < 0.00005 else f"{value:+.4f}"
+
+
+def rewrites_in_words(rules: Mapping[str, int]) -> str:
+    """Return the rewrites that were done, by rule and how often, as a sentence; nothing for none.
+
+    Example:
+        >>> rewrites_in_words({"request only": 12, "split linear": 2})
+        'Each request is worked out once: 12 operators; split linear x 2'
+        >>> rewrites_in_words({"flat layers": 1})
+        'Rewritten: flat layers x 1'
+    """
+    applied = [f"{rule} x {times}" for rule, times in rules.items() if rule != REQUEST_ONLY]
+    if REQUEST_ONLY in rules:
+        return "; ".join([f"Each request is worked out once: {operators_in_words(rules[REQUEST_ONLY])}", *applied])
+    return f"Rewritten: {'; '.join(applied)}" if applied else ""
+
+
+def operators_in_words(count: int) -> str:
+    """Return a number of operators.
+
+    Example:
+        >>> operators_in_words(1), operators_in_words(1200)
+        ('1 operator', '1,200 operators')
+    """
+    return f"{count:,} operator{'' if count == 1 else 's'}"
 
 
 def metric_in_words(name: str) -> str:

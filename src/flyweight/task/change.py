@@ -17,14 +17,21 @@ class Skipped:
         what: the module, operator or rule, by its name in the model.
         why: the reason, in words.
         step: who left it ("encode_tables", "export", "macs", ...).
+        seen: what the clock said, where it decided; it differs from run to run, so that manifests leave it out.
     """
 
     what: str
     why: str
     step: str = ""
+    seen: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.why}"
+        return f"{self.what}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why, with what the clock said."""
+        return f"{self.why}, {self.seen}" if self.seen else self.why
 
 
 @dataclass(frozen=True)
