@@ -14,6 +14,7 @@ from flyweight.engines.complaint import complaint
 from flyweight.engines.forms import PreparedForms, Run
 from flyweight.engines.four_bits import crashing_weights
 from flyweight.engines.inputs import read_signature
+from flyweight.engines.rounded_indices import rounded_index
 from flyweight.errors import EngineError
 
 NAME = "openvino"
@@ -48,6 +49,9 @@ class OpenVino:
             crashing = crashing_weights(path)
             if crashing is not None:
                 return self._refusal(crashing)
+            index = rounded_index(path) if self._precision == "bf16" else None
+            if index is not None:
+                return f"{self.name} would round the floats that {index!r} makes whole numbers of"
             model = core.read_model(str(path))
             supported = core.query_model(model, "CPU")
         except Exception as error:  # openvino raises plain RuntimeErrors, and others for broken files
