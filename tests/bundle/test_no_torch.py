@@ -30,6 +30,12 @@ import flyweight as fw
 with fw.load({path!r}) as ranker:
     print(*ranker.score(request={{"user_id": 7}}, candidates={{"item_id": [0, 299], "price": [0.5, 2.0]}}))
     assert fw.verify({path!r}).ok
+with fw.load({hoisted!r}) as ranker:
+    assert ranker.bundle.graph.hoisted
+    given = {{"item_id": [0, 299, 0, 299], "price": [0.5, 2.0, 0.5, 2.0]}}
+    print(*ranker.score_many({{"user_id": [7, 3]}}, given, [0, 2, 4]))
+    print(*ranker.score({{"user_id": 7}}, given)[:2])
+    assert fw.verify({hoisted!r}).ok
 assert not set({heavy}) & set(sys.modules)
 try:
     fw.Task
@@ -77,7 +83,9 @@ def linked_packages(folder: Path, distributions: set[str]) -> None:
 def expected_line() -> list[float]:
     import numpy as np
 
-    return list(tiny_models.expected(np.array([7, 7]), np.array([0, 299]), np.array([0.5, 2.0], dtype=np.float32)))
+    """Scores of the bundle; of two requests of the hoisted one in one call; and of one of them."""
+    users, items, prices = [7, 7, 7, 7, 3, 3, 7, 7], [0, 299] * 4, np.array([0.5, 2.0] * 4, dtype=np.float32)
+    return list(tiny_models.expected(np.array(users), np.array(items), prices))
 
 
 def run(python: str, flags: list[str], script: str, tmp_path: Path) -> list[float]:
@@ -93,20 +101,26 @@ def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "ranker.fly", tiny_models.contents(tmp_path / "export"))
 
 
-def test_bundle_scores_where_only_the_core_install_is(bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def hoisted(tmp_path: Path) -> Path:
+    contents = tiny_models.contents(tmp_path / "hoisted", proto=tiny_models.hoisted_ranker(), outside=False)
+    return write_bundle(tmp_path / "hoisted.fly", contents)
+
+
+def test_bundle_scores_where_only_the_core_install_is(bundle: Path, hoisted: Path, tmp_path: Path) -> None:
     """A fresh interpreter that sees links to the core distributions and what they require, and no other package."""
     packages = tmp_path / "packages"
     packages.mkdir()
     linked_packages(packages, requirements(CORE))
     (packages / "flyweight").symlink_to(SOURCE / "flyweight")
     path = f"import sys; sys.path.append({str(packages)!r})\n"
-    script = path + SCRIPT.format(heavy=HEAVY, path=str(bundle))
+    script = path + SCRIPT.format(heavy=HEAVY, path=str(bundle), hoisted=str(hoisted))
     assert run(sys.executable, ["-I", "-S"], script, tmp_path) == pytest.approx(expected_line(), rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_bundle_scores_in_an_environment_made_by_pip(bundle: Path, tmp_path: Path) -> None:
+def test_bundle_scores_in_an_environment_made_by_pip(bundle: Path, hoisted: Path, tmp_path: Path) -> None:
     """`pip install .` without extras into a new environment."""
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
@@ -120,6 +134,6 @@ def test_bundle_scores_in_an_environment_made_by_pip(bundle: Path, tmp_path: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert run(python, ["-I"], SCRIPT.format(heavy=HEAVY, path=str(bundle)), tmp_path) == pytest.approx(
-        expected_line(), rel=1e-5
-    )
+    assert run(
+        python, ["-I"], SCRIPT.format(heavy=HEAVY, path=str(bundle), hoisted=str(hoisted)), tmp_path
+    ) == pytest.approx(expected_line(), rel=1e-5)

@@ -14,6 +14,7 @@ from flyweight.bundle.timing import EngineTried, Hardware, Latencies, Timing
 from flyweight.bundle.write import Contents
 from flyweight.task.change import Point, Skipped
 from flyweight.task.estimate import Estimate
+from flyweight.task.field import REQUEST_INDEX, REQUESTS
 from flyweight.task.measurement import Latency, Measurement
 
 USERS, ITEMS, DIM = 20, 300, 4
@@ -67,6 +68,29 @@ def ranker() -> ModelProto:
         constants,
         {"user_id": (TensorProto.INT64, []), "item_id": (TensorProto.INT64, []), "price": (TensorProto.FLOAT, [])},
     )
+
+
+def hoisted_ranker() -> ModelProto:
+    """`ranker()` with the user's row looked up once for each request and brought to the candidates by an index."""
+    proto = ranker()
+    graph = proto.graph
+    (lookup,) = [node for node in graph.node if node.name == "user_row"]
+    rest = [node for node in graph.node if node.name != "user_row"]
+    lookup.output[0] = "once"
+    spread = [
+        helper.make_node("Gather", ["once", REQUEST_INDEX], ["spread"]),
+        helper.make_node("Shape", ["price"], ["rows"]),
+        helper.make_node("Concat", ["rows", "dim"], ["rows_by_dim"], axis=0),
+        helper.make_node("Expand", ["spread", "rows_by_dim"], ["user"]),
+    ]
+    nodes = [lookup, *spread, *rest]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.input[0].type.tensor_type.shape.dim[0].dim_param = REQUESTS
+    graph.input.append(helper.make_tensor_value_info(REQUEST_INDEX, TensorProto.INT64, ["spread"]))
+    graph.initializer.append(numpy_helper.from_array(np.array([0]), REQUEST_INDEX))
+    graph.initializer.append(numpy_helper.from_array(np.array([DIM]), "dim"))
+    return proto
 
 
 def model(
@@ -157,7 +181,9 @@ def export(folder: Path, proto: ModelProto | None = None, *, outside: bool = Tru
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def contents(folder: Path, *, outside: bool = True, engine: str = "onnxruntime", **changes: Any) -> Contents:
-    size = export(folder, outside=outside)
+def contents(
+    folder: Path, *, proto: ModelProto | None = None, outside: bool = True, engine: str = "onnxruntime", **changes: Any
+) -> Contents:
+    size = export(folder, proto, outside=outside)
     samples = [sample(), sample(3, seed=1)]
     return Contents(folder, evidence(size, **changes), timing(engine), samples, "<!doctype html><title>tiny</title>")

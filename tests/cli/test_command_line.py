@@ -70,6 +70,7 @@ def test_inspect_without_json_shows_the_table_of_the_result(saved: Done, call: C
     assert len(sizes) == 5
     assert all(row[:6] in [line[:6] for line in shown] for row in sizes)
     assert "certified on 1,500 rows" in " ".join(said.split())
+    assert ("Each request is worked out once" in said) == ("Each request is worked out once" in result)
 
 
 def test_inspect_writes_a_file_or_says_why_not(saved: Done, call: Call, tmp_path: Path) -> None:

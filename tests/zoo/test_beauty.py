@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flyweight.errors import InputError
-from flyweight.zoo import beauty
+from flyweight.zoo import beauty, data_files
 from flyweight.zoo.beauty_candidates import CANDIDATES, with_candidates
 from flyweight.zoo.beauty_sasrec import beauty_sasrec, new_sasrec
 from flyweight.zoo.data_files import find_data
@@ -80,6 +80,13 @@ def test_a_missing_file_says_which_and_where(tmp_path, monkeypatch):
     words = r"s3rec_beauty.txt is not in .*FLYWEIGHT_DATA.*set FLYWEIGHT_DATA to the folder"
     with pytest.raises(InputError, match=words):
         ZOO["beauty-sasrec"]()
+
+
+def test_a_missing_file_names_the_variable_where_it_is_not_set(tmp_path, monkeypatch):
+    monkeypatch.delenv("FLYWEIGHT_DATA", raising=False)
+    monkeypatch.setattr(data_files, "_BESIDE", tmp_path)
+    with pytest.raises(InputError, match=r"in the folder FLYWEIGHT_DATA, which is not set, nor in /.*; put it there"):
+        find_data("mnist.npz")
 
 
 def test_data_is_found_where_the_variable_says(tmp_path, monkeypatch):

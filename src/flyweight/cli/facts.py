@@ -27,9 +27,15 @@ def report_of(facts: dict[str, Any]) -> ReportData:
         resident_before=resident.get("before_exported"),
         resident_after=resident.get("after"),
         engine=facts["engine"] or "",
-        hoisted=next((rewrites_in_words(one["settings"]) for one in facts["recipe"] if one["step"] == "rewrite"), ""),
+        hoisted=_rewritten(facts["recipe"]),
         skipped=tuple(Skipped(**one) for one in facts["skipped"]),
     )
+
+
+def _rewritten(recipe: list[dict[str, Any]]) -> str:
+    """Return the rewrites of a recipe in words; what others wrote there and is no count is left out."""
+    applied = (one["settings"] for one in recipe if one["step"] == "rewrite")
+    return rewrites_in_words({rule: times for one in applied for rule, times in one.items() if type(times) is int})
 
 
 def _measurement(facts: dict[str, Any]) -> Measurement:
