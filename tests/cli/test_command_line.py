@@ -196,3 +196,24 @@ def test_help_fits_80_columns(call: Call, verb: tuple[str, ...]) -> None:
     assert code == 0
     assert max(len(line) for line in said.splitlines()) <= 80
     assert "Usage: flyweight" in said
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_interrupted_verb_says_so_in_a_line_and_leaves_with_130(
+    saved: Done, call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    import importlib
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module(f"flyweight.bundle.{verb}"), verb, interrupted)
+    code, said, told = call(verb, "mine.fly")
+    assert (code, said, told) == (130, "", "Stopped; nothing was written.\n")
+
+
+def test_bench_refuses_before_the_work_what_cannot_be(saved: Done, call: Call) -> None:
+    code, _, told = call("bench", "mine.fly", "--engine", "onnxruntim")
+    assert (code, "The nearest is 'onnxruntime'" in " ".join(told.split())) == (2, True)
+    code, _, told = call("bench", "mine.fly", "--threads", str(2**40))
+    assert (code, "seen 1,099,511,627,776" in " ".join(told.split())) == (2, True)
