@@ -15,6 +15,7 @@ from flyweight.rewrite.levels import Level, levels_of
 from flyweight.rewrite.rules import RULES
 from flyweight.rewrite.spread import SPREAD
 from flyweight.task.field import Field
+from flyweight.zoo.models.din import DIN
 
 FIELDS = {
     "history": Field(role="request", rows=ITEMS),
@@ -117,6 +118,28 @@ def test_layers_over_steps_are_flat_from_end_to_end() -> None:
     calls = [node.target for node in found.model.body.graph.nodes]
     assert torch.ops.flyweight.every_row.default not in calls
     assert calls.count(torch.ops.aten.reshape.default) == 2
+
+
+@pytest.mark.parametrize("activation", [nn.PReLU, nn.ReLU, nn.Sigmoid, nn.Identity])
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_number_a_step_is_made_with_the_steps_last(activation: type[nn.Module], bias: bool) -> None:
+    torch.manual_seed(0)
+    model = DIN({"item": ITEMS, "price": 3}, item="item", item_dim=4, attention=8, hidden=(8,))
+    model.weigh[1], model.weigh[2] = activation(), nn.Linear(8, 1, bias=bias)
+    batch = _batch(5, 40)
+    found = hoist(model, FIELDS, [batch | {"price": torch.arange(5) % 3}], RULES)
+    assert found.undone == ()
+    assert (8, 40) in [shape for _, shape in _of_rows(found)]
+    assert (40, 8) not in [shape for _, shape in _of_rows(found)]
+
+
+def test_an_activation_over_the_units_keeps_the_steps_where_they_were() -> None:
+    torch.manual_seed(0)
+    model = DIN({"item": ITEMS, "price": 3}, item="item", item_dim=4, attention=8, hidden=(8,))
+    model.weigh[1] = nn.Softmax(-1)
+    found = hoist(model, FIELDS, [_batch(5, 40) | {"price": torch.arange(5) % 3}], RULES)
+    assert found.undone == ()
+    assert (40, 8) in [shape for _, shape in _of_rows(found)]
 
 
 def test_matrices_and_bias_without_q_of_its_own() -> None:

@@ -23,6 +23,7 @@ from flyweight.rewrite.block_weights import BlockWeights
 from flyweight.rewrite.emit import emit, shape_of
 from flyweight.rewrite.rule import Rule
 from flyweight.rewrite.split_linear import cat_parts
+from flyweight.rewrite.steps_last import tail_of, with_steps_last
 from flyweight.rewrite.weights import cannot_cut
 
 aten = torch.ops.aten
@@ -101,10 +102,15 @@ def _apply(body: fx.GraphModule, node: fx.Node) -> None:
     if sides.meeting and not _matrices_pay(steps, weights, sides):
         sides.rows += [(key, query) if key < query else (query, key) for key, query in sides.meeting]
         sides.meeting = []
+    tail = tail_of(body, node) if sides.meeting and not sides.rows and read is node.args[0] else None
+    if tail is not None:
+        with_steps_last(body, _Matrices(body, node, sides, weights, bias, steps_last=True).product(), tail)
+        body.graph.erase_node(node)
+        return
     total = _Total(body, node)
     total.add(_layer(body, node, sides.rows, weights, None))
     if sides.meeting:
-        total.add(_matrices(body, node, sides, weights, bias))
+        total.add(_Matrices(body, node, sides, weights, bias).product())
     else:
         total.add(_layer(body, node, sides.thin, weights, bias if sides.thin else None))
         total.add(_layer(body, node, sides.request, weights, None if sides.thin else bias))
@@ -135,42 +141,71 @@ def _product(body: fx.GraphModule, node: fx.Node, product: Product) -> fx.Node:
     return product[0] if len(product) == 1 else emit(body, node, aten.mul.Tensor, *product)
 
 
-def _matrices(body: fx.GraphModule, node: fx.Node, sides: _Sides, weights: BlockWeights, bias: Any) -> fx.Node:
-    """Return `[k, 1] M`: the keys times a matrix for each row."""
-    keys = list(dict.fromkeys(key for key, _ in sides.meeting))
-    parts: list[fx.Node] = []
-    for key in keys:
+@dataclass(frozen=True)
+class _Matrices:
+    """`[k, 1] M`: the keys times a matrix for each row, (rows, steps, units).
+
+    Args:
+        steps_last: its transpose instead, M^T [k, 1]^T, (rows, units, steps); nothing but keys and queries is then read
+            turned, so no matrix is made twice.
+    """
+
+    body: fx.GraphModule
+    node: fx.Node
+    sides: _Sides
+    weights: BlockWeights
+    bias: Any
+    steps_last: bool = False
+
+    def product(self) -> fx.Node:
+        """Add it to the graph."""
+        keys = list(dict.fromkeys(key for key, _ in self.sides.meeting))
+        parts = [self._part(key) for key in keys]
+        read = keys[0] if len(keys) == 1 else self._emit(aten.cat.default, keys, -1)
+        last = self._last_row()
+        if last is not None:
+            parts.append(self._turned(last) if self.steps_last else last)
+            read = self._emit(aten.cat.default, [read, _ones(self.body, self.node, read)], -1)
+        matrix = parts[0] if len(parts) == 1 else self._emit(aten.cat.default, parts, 2 if self.steps_last else 1)
+        left = [one for one in self.sides.request if one[0] not in keys or len(one) > 1]
+        rest = _layer(self.body, self.node, left, self.weights, None)
+        if self.steps_last:
+            out = self._emit(aten.matmul.default, matrix, self._turned(read))
+            rest = rest if rest is None else self._turned(rest)
+        else:
+            out = self._emit(aten.matmul.default, read, matrix)
+        return out if rest is None else self._emit(aten.add.Tensor, out, rest)
+
+    def _part(self, key: fx.Node) -> fx.Node:
+        """Return the rows of M that a key's columns meet, (rows, width, units), or their transpose."""
         part = None
-        for query in [query for one, query in sides.meeting if one is key]:
+        for query in [query for one, query in self.sides.meeting if one is key]:
             product = (key, query) if key < query else (query, key)
-            turned = emit(body, node, aten.transpose.int, query, 1, 2)  # (rows, width, 1)
-            columns = emit(body, node, aten.t.default, weights.of([product]))
-            scaled = emit(body, node, aten.mul.Tensor, turned, columns)  # (rows, width, units)
-            part = scaled if part is None else emit(body, node, aten.add.Tensor, part, scaled)
+            side = query if self.steps_last else self._turned(query)
+            scaled = self._emit(aten.mul.Tensor, side, self._columns(product))
+            part = scaled if part is None else self._emit(aten.add.Tensor, part, scaled)
         assert part is not None
-        if (key,) in sides.request:
-            alone = emit(body, node, aten.t.default, weights.of([(key,)]))
-            part = emit(body, node, aten.add.Tensor, part, alone)
-        parts.append(part)
-    read = keys[0] if len(keys) == 1 else emit(body, node, aten.cat.default, keys, -1)
-    last = _last_row(body, node, sides, weights, bias)
-    if last is not None:
-        parts.append(last)
-        read = emit(body, node, aten.cat.default, [read, _ones(body, node, read)], -1)
-    matrix = parts[0] if len(parts) == 1 else emit(body, node, aten.cat.default, parts, 1)
-    out = emit(body, node, aten.matmul.default, read, matrix)
-    rest = _layer(body, node, [one for one in sides.request if one[0] not in keys or len(one) > 1], weights, None)
-    return out if rest is None else emit(body, node, aten.add.Tensor, out, rest)
+        return self._emit(aten.add.Tensor, part, self._columns((key,))) if (key,) in self.sides.request else part
 
+    def _columns(self, product: Product) -> fx.Node:
+        """Return a product's weight, (width, units), or as it is stored, (units, width)."""
+        stored = self.weights.of([product])
+        return stored if self.steps_last else self._emit(aten.t.default, stored)
 
-def _last_row(body: fx.GraphModule, node: fx.Node, sides: _Sides, weights: BlockWeights, bias: Any) -> fx.Node | None:
-    """Return what every step of a row adds, (rows, 1, units)."""
-    if sides.thin:
-        found: fx.Node | None = _layer(body, node, sides.thin, weights, bias)
-        return found
-    if bias is None:
-        return None
-    return emit(body, node, aten.mul.Tensor, _ones(body, node, sides.meeting[0][1]), bias)
+    def _last_row(self) -> fx.Node | None:
+        """Return what every step of a row adds, (rows, 1, units)."""
+        if self.sides.thin:
+            found: fx.Node | None = _layer(self.body, self.node, self.sides.thin, self.weights, self.bias)
+            return found
+        if self.bias is None:
+            return None
+        return self._emit(aten.mul.Tensor, _ones(self.body, self.node, self.sides.meeting[0][1]), self.bias)
+
+    def _turned(self, value: fx.Node) -> fx.Node:
+        return self._emit(aten.transpose.int, value, 1, 2)
+
+    def _emit(self, target: Any, *args: Any) -> fx.Node:
+        return emit(self.body, self.node, target, *args)
 
 
 def _ones(body: fx.GraphModule, node: fx.Node, like: fx.Node) -> fx.Node:
