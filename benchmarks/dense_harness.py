@@ -52,7 +52,7 @@ THREADS = 1
 #: Requests that are timed in turn, each with rows of its own: a server's tables are not warm with one request's ids.
 REQUESTS_IN_TURN = 16
 #: Seconds of timing at each number of rows.
-SECONDS = 40.0
+SECONDS = 24.0
 #: Further packages whose version changes a peer's row.
 PEERS = ("nncf", "torchao", "torch-pruning")
 Json = dict[str, Any]
