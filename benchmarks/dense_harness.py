@@ -30,7 +30,7 @@ from flyweight.cost.latency import Rounds, in_turn, speedup, time_rounds
 from flyweight.cost.sizes import bytes_on_disk
 from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import find_engine
-from flyweight.errors import FlyweightError
+from flyweight.errors import EngineError, FlyweightError
 from flyweight.planning.artefact import artefact_scores, make_artefact, one_request
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import Comparison, compare
@@ -77,7 +77,11 @@ def open_onnx(folder: Path, threads: int, engines: tuple[str, ...] = ENGINES) ->
     for name in engines:
         engine = find_engine(name)
         if engine.available() is None and engine.cannot_run(path) is None:
-            prepared = engine.prepare(path, threads)
+            try:
+                prepared = engine.prepare(path, threads)
+            except EngineError as error:  # compilers find out late
+                say(f"{folder.name} not in {name}: {str(error)[:200]}")
+                continue
             found[name] = Hoisted(prepared, requests) if requests else prepared
     return found
 
