@@ -214,11 +214,12 @@ def test_methods_and_units_are_said() -> None:
     assert (own.method, own.groups) == ("bootstrap, 200 resamples", None)
 
 
-def test_grouped_auc_of_78_000_rows_is_quick() -> None:
+def test_grouped_auc_of_78_000_rows_takes_no_pass_over_pairs() -> None:
     before, after, targets, groups = draw(16, rows=78_000, groups=2_500)
     started = time.process_time()
     paired_drop(find_metric("auc"), before, after, targets, groups)
-    assert time.process_time() - started < 6  # about 1 s where nothing else runs
+    # 1 s where nothing else runs, 15 s on a crowded machine; sorting anew for each resample would take minutes.
+    assert time.process_time() - started < 60
 
 
 def test_a_resample_without_a_class_is_survived_or_refused() -> None:
