@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flyweight.engines.agreement import agreement
 from flyweight.engines.export import export_onnx
 from flyweight.engines.operators import operator_counts
-from flyweight.engines.registry import ENGINES
+from flyweight.engines.registry import ENGINES, find_engine
 from flyweight.errors import ExportError
 
 
@@ -177,3 +177,22 @@ def test_output_that_is_no_tensor_of_rows_is_refused(tmp_path: Path) -> None:
 def test_input_called_score_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="An input is called 'score'"):
         export_onnx(Tower(nn.ReLU()), {"score": torch.rand(6, 3)}, tmp_path)
+
+
+class AllSums(nn.Module):
+    """A table of all sums of two codewords, worked out when a file is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(1, 128, 16)), nn.Parameter(torch.randn(128, 1, 16))
+
+    def forward(self, item: Tensor) -> Tensor:
+        return nn.functional.embedding(item, (self.first + self.second).reshape(-1, 16)).sum(-1)
+
+
+def test_constants_are_not_written_larger_than_what_they_are_made_of(tmp_path: Path) -> None:
+    model, ids = AllSums().eval(), torch.arange(0, 128 * 128, 1000)
+    exported = export_onnx(model, {"item": ids}, tmp_path)
+    assert exported.bytes < 4 * 2 * 128 * 16 + 4096  # all sums would be a megabyte
+    scores = find_engine("onnxruntime").prepare(exported.path, 1).run({"item": ids.numpy()})
+    np.testing.assert_allclose(scores, model(ids).detach().numpy(), rtol=1e-5, atol=1e-5)
