@@ -20,7 +20,7 @@ from flyweight.zoo.progress import Progress, silent
 #: Candidates of a request: the one that came next and the others.
 CANDIDATES = 21
 #: Requests of train, validation and test: in a flat batch every candidate carries the whole history.
-REQUESTS = (10_000, 2_500, 5_000)
+REQUESTS = (2_000, 500, 2_000)
 
 
 def beauty_candidates(progress: Progress = silent) -> Task:
