@@ -75,7 +75,7 @@ def hoist(
 
 @dataclass
 class _Moved:
-    """How many operators became the requests'."""
+    """How many operators that ran for every row became the request's; those that read its inputs alone always were."""
 
     moved: int = 0
 
