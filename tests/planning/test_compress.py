@@ -1,5 +1,6 @@
 """A trained ranker through `compress`: the result, its bundle, and what they say of each other."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def test_printed_result_says_what_matters(result: Result) -> None:
     for word in ("tiny ranker", "AUC", "over 10", f"{result.after.bytes - 10:,}"):
         assert word in text
     assert repr(result) == text  # what a notebook shows
+
+
+def test_report_says_how_near_to_the_limit_the_model_runs(result: Result, tmp_path: Path) -> None:
+    words = r"the floor is [\d.e-]+ ms, bound by (memory|compute|overhead) .*: [\d.]+% of the limit"
+    assert re.search(words, result.data.limit)
+    result.report(tmp_path / "page.html")
+    assert "of the limit" in (tmp_path / "page.html").read_text()
 
 
 def test_task_shows_itself_without_its_data(task: fw.Task) -> None:

@@ -19,9 +19,10 @@ from flyweight.planning.evidence import contents_of
 from flyweight.planning.findings import Findings
 from flyweight.planning.gate import Gate
 from flyweight.planning.interrupts import interrupts_wait
+from flyweight.planning.limit import limit_of
 from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.report_data import report_of
-from flyweight.planning.requests import sample_requests, served_rows, timed_request
+from flyweight.planning.requests import as_arrays, sample_requests, served_rows, timed_request
 from flyweight.planning.result import Result, make_result
 from flyweight.planning.rewriting import rewritten_artefact
 from flyweight.planning.run_steps import run_steps
@@ -163,6 +164,8 @@ def _measure(
         )
         comparison = compare(task, *scores, budget.max_drop, budget.confidence)
     timed.close()
+    with stage("Holding the compressed model against the machine's limits", seconds=4.0):
+        limit = limit_of(after, as_arrays(request), threads, timed.rounds.latency("after").p50)
     with stage("Measuring memory in fresh processes", seconds=4.0):
         resident = (
             resident_growth(before, timed.original_engine, threads, request),
@@ -175,6 +178,7 @@ def _measure(
         comparison=comparison,
         scores=scores,
         race=timed,
+        limit=limit,
         resident=resident,
     )
 

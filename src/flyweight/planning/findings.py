@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from flyweight.cost.roofline import Roofline
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.certificate import Comparison
 from flyweight.planning.clock import Race
@@ -17,6 +18,7 @@ class Findings:
 
     Args:
         scores: of the original and of the compressed model on the test split.
+        limit: how near to the machine's limits the compressed model runs; None where that could not be worked out.
         resident: bytes a process grows by with the original's export and with the compressed model.
     """
 
@@ -26,6 +28,7 @@ class Findings:
     comparison: Comparison
     scores: tuple[Scores, Scores]
     race: Race
+    limit: Roofline | None
     resident: tuple[int | None, int | None]
 
 

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from flyweight.cost.hardware import allowed_cores
 from flyweight.cost.latency import time_rounds
-from flyweight.cost.limits import machine_limits
 from flyweight.cost.macs import count_macs
 from flyweight.cost.module_macs import module_macs
-from flyweight.cost.roofline import Roofline, roofline
+from flyweight.cost.roofline import Roofline
 from flyweight.cost.sizes import module_sizes
 from flyweight.engines.choose import choose_engine
 from flyweight.engines.registry import find_engine
 from flyweight.engines.threads import checked_threads
 from flyweight.errors import EngineError, ExportError, InputError
 from flyweight.planning.artefact import Artefact, make_artefact
+from flyweight.planning.limit import limit_of
 from flyweight.planning.requests import as_arrays, sample_requests, served_rows, timed_request
 from flyweight.planning.rewriting import counted, real_batches
 from flyweight.rewrite.apply_rules import Done
@@ -228,11 +228,7 @@ def _limit(
         return None
     best = min(exported, key=lambda name: exported[name].p50)
     artefact = artefacts[-1] if best.endswith("rewritten") else artefacts[0]
-    try:
-        given = artefact.one_call(as_arrays(request))
-        return roofline(artefact.exported.path, given, machine_limits(threads), exported[best].p50)
-    except InputError:
-        return None
+    return limit_of(artefact, as_arrays(request), threads, exported[best].p50)
 
 
 def _advice(

@@ -51,6 +51,7 @@ def report_of(
         unit="candidates" if any(field.role != "sample" for field in task.inputs.values()) else "rows",
         changes=words_of(changes),
         hoisted=rewritten_words(changes),
+        limit=found.limit.words if found.limit is not None else "",
         skipped=skipped_of(found, changes),
         notes=tuple(f"{engine}: {words}" for engine, words in found.race.choice.agreements.items()),
         hardware=describe_hardware(),

@@ -110,6 +110,7 @@ class ReportData:
         unit: what a row of the timed call is: "candidates" of a request, or plain "rows".
         changes: what was done, in words.
         hoisted: what is worked out once for all candidates of a request, in words.
+        limit: how near to the machine's limits the compressed model runs, in words.
         skipped: what was left as it was, with reasons.
         notes: further facts on how it was measured, in words ("scores agree with PyTorch to 3e-06").
         hardware: as `flyweight.cost.hardware.describe_hardware` gives it.
@@ -140,6 +141,7 @@ class ReportData:
     unit: str = "candidates"
     changes: tuple[str, ...] = ()
     hoisted: str = ""
+    limit: str = ""
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     hardware: Mapping[str, Any] = field(default_factory=dict)

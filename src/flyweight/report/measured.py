@@ -24,6 +24,7 @@ def how_measured(data: ReportData) -> tuple[tuple[str, str], ...]:
         ("Software", _software(data)),
         ("Chance", "" if data.seed is None else f"Everything random was drawn from seed {data.seed}."),
         ("Duration", "" if data.seconds is None else f"The whole work took {seconds_in_words(data.seconds)}."),
+        ("Machine's limits", f"The compressed model: {data.limit}" if data.limit else ""),
         *(("Note", note) for note in data.notes),
     ]
     return tuple((heading, text) for heading, text in found if text)

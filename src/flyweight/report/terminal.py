@@ -45,6 +45,8 @@ def _footer(data: ReportData) -> list[Text]:
         lines.append(Text(f"Engine: {data.engine}"))
     if data.hoisted:
         lines.append(Text(data.hoisted))
+    if data.limit:
+        lines.append(Text(f"Machine's limits: {data.limit}"))
     if data.skipped:
         lines.append(Text(f"Left as it was or not counted: {len(data.skipped)}, as {data.skipped[0]}"))
     for place, hint in enumerate(data.look_next):  # commands and paths are copied, so they are not broken
