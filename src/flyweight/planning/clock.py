@@ -1,6 +1,6 @@
 """Time and memory of the original and the bundle, side by side in one run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,13 +13,16 @@ from flyweight.cost.latency import Rounds, time_rounds
 from flyweight.cost.resident import measure_resident
 from flyweight.engines.choose import Choice, choose_engine
 from flyweight.engines.engine import Prepared
-from flyweight.engines.registry import find_engine
-from flyweight.engines.right_engines import thread_counts
+from flyweight.engines.registry import ROUNDING, find_engine
+from flyweight.engines.right_engines import Skipped, thread_counts
 from flyweight.errors import EngineError
 from flyweight.planning.artefact import Artefact
 from flyweight.planning.requests import as_arrays
+from flyweight.task.measurement import Latency
 from flyweight.task.scores import evaluating
 
+#: Whether quality bears that a model runs in the second engine, which rounds, instead of the first.
+MayRound = Callable[[Prepared, Prepared], bool]
 SECONDS = 8.0
 #: For finding out which engines are right, and with how many threads each is fastest.
 TRYING = 0.5
@@ -52,8 +55,14 @@ class Race:
         self.compressed.close()
 
 
-def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads: int) -> Race:
+def race(
+    before: Artefact, after: Artefact, request: dict[str, Tensor], threads: int, may_round: MayRound | None = None
+) -> Race:
     """Time a request in every engine that gives PyTorch's scores on the samples, and keep the quickest running.
+
+    Args:
+        may_round: asked with the quickest exact engine and a surely quicker one that rounds to bfloat16, both running
+            the compressed model, whether quality bears it; None tries no engine that rounds.
 
     Raises:
         EngineError: no engine gives the right scores.
@@ -61,8 +70,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
     first = choose_engine(before.exported.path, before.calls, before.reference, threads=threads, seconds=0.2)
     counts = tuple(dict.fromkeys((threads, *thread_counts())))
     choice = choose_engine(
-        after.exported.path, after.calls, after.reference, threads=counts, seconds=TRYING, noise=after.noise
-    )
+        after.exported.path, after.calls, after.reference, threads=counts, seconds=TRYING, noise=after.noise,
+        rounding=may_round is not None,
+    )  # fmt: skip
     arrays = as_arrays(request)
     originals = {name: find_engine(name).prepare(before.exported.path, threads) for name in first.latencies}
     running = {name: find_engine(name).prepare(after.exported.path, threads) for name in choice.latencies}
@@ -78,7 +88,9 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
     rows = max(len(values) for values in arrays.values())
     with evaluating(before.model):
         rounds = time_rounds(calls, candidates=rows, threads=threads, seconds=SECONDS)
-    engine = min(running, key=lambda name: rounds.latency(f"after in {name}").p50)
+    latencies = {name: rounds.latency(f"after in {name}") for name in running}
+    engine, why = quickest(latencies, lambda exact, other: _bears(may_round, running[exact], running[other]))
+    choice = choice if why is None else replace(choice, skipped=(*choice.skipped, why))
     other = engine if engine in originals else next(iter(originals))
     for prepared in (*originals.values(), *running.values()):
         if prepared not in (originals[other], running[engine]):
@@ -88,6 +100,34 @@ def race(before: Artefact, after: Artefact, request: dict[str, Tensor], threads:
     kept = {name: taken for name, taken in samples.items() if not name.startswith("exported in ")}
     best = choice.surely_fastest(engine, threads)
     return Race(engine, originals[other], other, running[engine], replace(rounds, samples=kept), choice, best)
+
+
+def quickest(latencies: Mapping[str, Latency], bears: Callable[[str, str], bool]) -> tuple[str, Skipped | None]:
+    """Return the engine with the least median; one that rounds only where it is surely quicker and quality bears it.
+
+    Args:
+        latencies: by engine, of the same rounds.
+        bears: asked with the quickest exact engine and the one that rounds.
+
+    Returns:
+        the engine, and why a quicker one was left out, if it was.
+
+    Raises:
+        EngineError: every engine rounds.
+    """
+    order = sorted(latencies, key=lambda name: latencies[name].p50)
+    exact = next((name for name in order if name not in ROUNDING), None)
+    if exact is None:
+        raise EngineError(f"Only engines that round have the right scores: {', '.join(order)}.")
+    if order[0] == exact or latencies[order[0]].p50_high >= latencies[exact].p50_low:
+        return exact, None
+    if bears(exact, order[0]):
+        return order[0], None
+    return exact, Skipped(order[0], "quicker, but its rounding takes too much of the margin on validation data")
+
+
+def _bears(may_round: MayRound | None, exact: Prepared, rounding: Prepared) -> bool:
+    return may_round is not None and may_round(exact, rounding)
 
 
 def _wanted(prepared: Prepared, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

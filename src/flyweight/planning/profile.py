@@ -228,7 +228,7 @@ def _limit(
         return None
     best = min(exported, key=lambda name: exported[name].p50)
     artefact = artefacts[-1] if best.endswith("rewritten") else artefacts[0]
-    return limit_of(artefact, as_arrays(request), threads, exported[best].p50)
+    return limit_of(artefact, as_arrays(request), threads, exported[best].p50, best)
 
 
 def _advice(
