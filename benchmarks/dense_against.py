@@ -8,7 +8,8 @@ from torch import nn
 
 import dense_peers
 import flyweight as fw
-from dense_harness import Contender, Json, Running, export
+from dense_harness import Contender, Json, export
+from dense_running import Running
 from flyweight.cost.sizes import bytes_on_disk
 from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.requests import as_arrays

@@ -9,7 +9,6 @@ as it comes: a killed run goes on where it stopped.
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,21 +16,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from dense_running import ENGINES, Open, Running, caller, open_onnx, say, scores_of
 from flyweight.cost.hardware import PACKAGES, describe_hardware, package_versions
 from flyweight.cost.latency import Rounds, in_turn, speedup, time_rounds
 from flyweight.cost.sizes import bytes_on_disk
-from flyweight.engines.engine import Prepared
-from flyweight.engines.registry import find_engine
-from flyweight.errors import EngineError, FlyweightError
-from flyweight.planning.artefact import artefact_scores, make_artefact, one_request
+from flyweight.errors import FlyweightError
+from flyweight.planning.artefact import make_artefact
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import Comparison, compare
 from flyweight.planning.compress import compress
@@ -39,7 +35,6 @@ from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.requests import as_arrays, sample_requests, timed_requests
 from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
-from flyweight.task.field import REQUEST_INDEX, REQUESTS
 from flyweight.task.scores import Scores
 from flyweight.task.step import Step
 from flyweight.task.task import Task
@@ -47,7 +42,6 @@ from flyweight.zoo.cache import cache_folder
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-ENGINES = ("onnxruntime", "openvino")
 THREADS = 1
 #: Requests that are timed in turn, each with rows of its own: a server's tables are not warm with one request's ids.
 REQUESTS_IN_TURN = 16
@@ -56,66 +50,6 @@ SECONDS = 24.0
 #: Further packages whose version changes a peer's row.
 PEERS = ("nncf", "torchao", "torch-pruning")
 Json = dict[str, Any]
-
-
-class Running(Protocol):
-    """A model that can be called: what `flyweight.engines` prepares, or a peer's own."""
-
-    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the scores of a batch."""
-        ...
-
-
-Open = Callable[[Path, int], Mapping[str, Running]]
-
-
-def open_onnx(folder: Path, threads: int, engines: tuple[str, ...] = ENGINES) -> dict[str, Running]:
-    """Return `model.onnx` of a folder in every engine that takes it, by the engine's name."""
-    path = folder / "model.onnx"
-    requests = requests_of(path)
-    found: dict[str, Running] = {}
-    for name in engines:
-        engine = find_engine(name)
-        if engine.available() is None and engine.cannot_run(path) is None:
-            try:
-                prepared = engine.prepare(path, threads)
-            except EngineError as error:  # compilers find out late
-                say(f"{folder.name} not in {name}: {str(error)[:200]}")
-                continue
-            found[name] = Hoisted(prepared, requests) if requests else prepared
-    return found
-
-
-def requests_of(path: Path) -> frozenset[str]:
-    """Return the inputs of a file that have a row for each request, none where it takes flat batches."""
-    graph = onnx.load(path, load_external_data=False).graph
-    dims = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
-    return frozenset(name for name, sizes in dims.items() if len(sizes) and sizes[0].dim_param == REQUESTS)
-
-
-class Hoisted:
-    """A hoisted file, given flat batches: each row as a request of its own, or all rows as candidates of one."""
-
-    def __init__(self, prepared: Prepared, requests: frozenset[str]) -> None:
-        self.prepared, self.requests = prepared, requests
-        self.input_names = prepared.input_names
-
-    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the scores of a batch whose rows may be of different requests."""
-        rows = max(len(value) for value in inputs.values())
-        return self.prepared.run({**inputs, REQUEST_INDEX: np.arange(rows, dtype=np.int64)})
-
-    def served(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return a flat batch of one request as it is served: the request's fields once."""
-        return one_request(inputs, self.requests)
-
-
-def caller(running: Running, arrays: dict[str, NDArray[Any]]) -> Callable[[], object]:
-    """Return a call that scores one request, given as a flat batch, in the form that the model is served in."""
-    wanted = _wanted(running, arrays)
-    if isinstance(running, Hoisted):
-        return partial(running.prepared.run, running.served(wanted))
-    return partial(running.run, wanted)
 
 
 @dataclass(frozen=True)
@@ -164,11 +98,6 @@ class Case:
     engines: tuple[str, ...] = ENGINES
 
 
-def say(words: str) -> None:
-    """Print progress to the terminal."""
-    print(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr, flush=True)
-
-
 @dataclass(eq=False)
 class Bench:
     """All contenders of one case and seed."""
@@ -186,7 +115,7 @@ class Bench:
         samples = sample_requests(self.task)
         made = make_artefact(self.task.model, samples, _rows_of(samples), folder)
         self.running["original"] = open_onnx(folder, THREADS, self.case.engines)
-        scores = _scores(self.task, self.running["original"]["onnxruntime"])
+        scores = scores_of(self.task, self.running["original"]["onnxruntime"])
         found = compare(self.task, scores, scores, self.case.margin, 0.95)
         by_engine = self._by_engine("original", scores, "onnxruntime")
         self.rows["original"] = {
@@ -207,7 +136,7 @@ class Bench:
         wrong: dict[str, str] = {}
         for engine in others:
             try:
-                scores = _scores(self.task, self.running[name][engine])
+                scores = scores_of(self.task, self.running[name][engine])
                 found = compare(self.task, before, scores, self.case.margin, 0.95)
             except FlyweightError as error:  # as `fw.compress` would: an engine without the right scores is left out
                 wrong[engine] = str(error)[:200]
@@ -223,7 +152,7 @@ class Bench:
         told = self._made(one, folder)
         self.running[one.name] = one.open(folder, THREADS)
         engine = told.get("engine") or next(iter(self.running[one.name]))
-        scores = _scores(self.task, self.running[one.name][engine])
+        scores = scores_of(self.task, self.running[one.name][engine])
         found = compare(self.task, before, scores, self.case.margin, 0.95)
         say(f"{self.case.name}/{self.seed} {one.name}: drop {found.drop}")
         by_engine = self._by_engine(one.name, before, engine)
@@ -393,26 +322,6 @@ def seeded(seed: int) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.manual_seed(seed)
         yield
-
-
-def _scores(task: Task, running: Any) -> Scores:
-    return artefact_scores(task, _Named(running, tuple(task.inputs)), "test")
-
-
-class _Named:
-    """Says what a model reads where it does not say so itself: everything."""
-
-    def __init__(self, running: Running, names: tuple[str, ...]) -> None:
-        self.running = running
-        self.input_names = getattr(running, "input_names", names)
-
-    def run(self, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        return np.asarray(self.running.run(inputs))
-
-
-def _wanted(running: Running, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    names = getattr(running, "input_names", None)
-    return arrays if names is None else {name: arrays[name] for name in names}
 
 
 def _rows_of(samples: list[dict[str, torch.Tensor]]) -> int:

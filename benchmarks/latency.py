@@ -24,7 +24,8 @@ import dense_peers
 import flyweight as fw
 import latency_tables
 from dense_against import quantizers
-from dense_harness import Case, Contender, Json, Running, compressed, open_onnx, run_case
+from dense_harness import Case, Contender, Json, compressed, run_case
+from dense_running import Running, open_onnx
 from flyweight.cost.sizes import bytes_on_disk
 from flyweight.planning.artefact import make_artefact
 from flyweight.planning.requests import sample_requests
