@@ -16,13 +16,14 @@ import flyweight as fw
 from dense_data import mnist
 from dense_harness import Case, Contender, Json, export, run_case
 from dense_models import LENET, lenet_task
-from dense_training import fit_images, trained
+from dense_training import fit_images
 from flyweight.graph.trace import trace
 from flyweight.pruning.prune import Prune
 from flyweight.pruning.share_weights import ShareWeights
 from flyweight.pruning.sparse_packing import with_dense_weights
 from flyweight.task.change import Change
 from flyweight.zoo.models.lenet import LeNet300100
+from flyweight.zoo.recipe import trained_once
 
 #: The share of weights that goes: 33 times fewer are left. Chosen on validation data, as rounds and epochs were.
 RATIO = 0.97
@@ -70,7 +71,7 @@ def from_scratch(seed: int) -> nn.Module:
     data = mnist()
     recipe = replace(LENET, seed=seed)
     key = f"{data.fingerprint} {data.train.distortion}"
-    return trained(
+    return trained_once(
         lambda: LeNet300100(hidden=SMALL), lambda model, recipe: fit_images(model, data.train, recipe), recipe, key
     )[0]
 
