@@ -45,8 +45,6 @@ RESULTS = HERE / "results"
 THREADS = 1
 #: Requests that are timed in turn, each with rows of its own: a server's tables are not warm with one request's ids.
 REQUESTS_IN_TURN = 16
-#: Seconds of timing at each number of rows.
-SECONDS = 24.0
 #: Further packages whose version changes a peer's row.
 PEERS = ("nncf", "torchao", "torch-pruning")
 Json = dict[str, Any]
@@ -83,6 +81,7 @@ class Case:
         contenders: what is compared, for a task and its seed. Later ones may use what earlier ones made.
         rows: rows of the timed calls.
         margin: the drop that is to be certified.
+        seconds: of timing at each number of rows.
         unit: "points" shows drops times 100, "" as they are, "relative" as a share of the original's quality.
     """
 
@@ -96,6 +95,7 @@ class Case:
     unit: str = ""
     family: str = "dense"
     engines: tuple[str, ...] = ENGINES
+    seconds: float = 24.0
 
 
 @dataclass(eq=False)
@@ -187,7 +187,7 @@ class Bench:
                     calls[f"{name} in {engine}"] = in_turn([caller(running, one) for one in arrays])
             say(f"{self.case.name}/{self.seed} timing {len(calls)} at {rows} rows")
             self.task.model.eval()
-            rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=SECONDS)
+            rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=self.case.seconds)
             self._note(rounds, rows)
 
     def _note(self, rounds: Rounds, rows: int) -> None:
