@@ -187,7 +187,8 @@ class Bench:
                     calls[f"{name} in {engine}"] = in_turn([caller(running, one) for one in arrays])
             say(f"{self.case.name}/{self.seed} timing {len(calls)} at {rows} rows")
             self.task.model.eval()
-            rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=self.case.seconds)
+            seconds = self.case.seconds
+            rounds = time_rounds(calls, candidates=rows, threads=THREADS, repeats=300, warmup=5, seconds=seconds)
             self._note(rounds, rows)
 
     def _note(self, rounds: Rounds, rows: int) -> None:

@@ -46,9 +46,10 @@ class PreparedForms:
             raise EngineError(f"{self._name}: the model is closed; prepare it again.")
         arrays = self._signature.fit(inputs)
         given = self._signature.given(arrays)
-        with self._compiling:  # it may take a minute: once is enough
-            if given not in forms:
-                forms[given] = self._compile(given)
+        if given not in forms:
+            with self._compiling:  # it may take a minute: once is enough, and other forms go on being called
+                if given not in forms:
+                    forms[given] = self._compile(given)
         try:
             return forms[given](arrays)
         except Exception as error:  # engines raise what they like; only their call stands in this block
