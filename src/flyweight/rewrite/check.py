@@ -35,6 +35,8 @@ def compare(old: nn.Module, new: nn.Module, batches: Sequence[Batch], tolerance:
 
     A model rounded to few bits is compared without the rounding; with it, a sum in another order may fall on the other
     side of a step, so scores then may differ by what rounding itself does to them, root mean square.
+
+    Scores that all lie within the tolerance are in the same order, but for those closer than twice of it.
     """
     worst = Difference(0.0, True, "no scores to compare")
     with evaluating(old), evaluating(new), torch.no_grad():
