@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.report.search_data import SearchTold
 from flyweight.task.change import Point, Skipped
 from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Latency, Measurement
@@ -117,6 +118,7 @@ class ReportData:
         seed: the seed of everything random.
         seconds: how long the whole work took.
         look_next: where to look next, in words or as commands.
+        search: the automatic search that found the recipe; None where the steps were given.
     """
 
     name: str
@@ -148,6 +150,7 @@ class ReportData:
     seed: int | None = None
     seconds: float | None = None
     look_next: tuple[str, ...] = ()
+    search: SearchTold | None = None
 
     def timing(self, role: Role) -> Timing | None:
         """Return the timing of a role, the chosen one first; None when nothing of that role was timed."""
