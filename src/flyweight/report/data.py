@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.report.allocation_data import AllocationRow
 from flyweight.report.search_data import SearchTold
 from flyweight.task.change import Point, Skipped
 from flyweight.task.estimate import Estimate
@@ -118,6 +119,7 @@ class ReportData:
         seed: the seed of everything random.
         seconds: how long the whole work took.
         look_next: where to look next, in words or as commands.
+        allocation: what was chosen for each table and frequency band, and for each layer.
         search: the automatic search that found the recipe; None where the steps were given.
     """
 
@@ -150,6 +152,7 @@ class ReportData:
     seed: int | None = None
     seconds: float | None = None
     look_next: tuple[str, ...] = ()
+    allocation: tuple[AllocationRow, ...] = ()
     search: SearchTold | None = None
 
     def timing(self, role: Role) -> Timing | None:

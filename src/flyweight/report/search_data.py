@@ -75,6 +75,9 @@ class SearchTold:
         stopped: why the search ended ("its 10 minutes were over").
         seconds: how long it took, earlier sittings included.
         best_so_far: (seconds since the begin, trial number) each time the best changed.
+        run: the folder that the search is kept in, so that another of its trials can be taken; "" where it is not kept.
+        max_bytes, max_latency_ms: the budget's limits on size and time, ratios put in bytes and milliseconds; None
+            where there is no such limit.
     """
 
     trials: tuple[TriedRecipe, ...]
@@ -83,3 +86,6 @@ class SearchTold:
     stopped: str = ""
     seconds: float = 0.0
     best_so_far: tuple[tuple[float, int], ...] = ()
+    run: str = ""
+    max_bytes: float | None = None
+    max_latency_ms: float | None = None
