@@ -3,77 +3,82 @@
 import time
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.progress_bar import ProgressBar
-from rich.table import Column
-from rich.text import Text
+from rich.progress import Progress
+
+from flyweight.cli.live import SearchLines, SearchPanel, trials_in_words
+from flyweight.cli.stage_bar import move, stage_bar
+from flyweight.report.words import seconds_in_words
+from flyweight.task.progress import SearchState
 
 out = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class _Bar(ProgressColumn):
-    """Units done of all, or seconds passed of those that a stage usually takes; empty where neither is known."""
-
-    def render(self, task: Task) -> ProgressBar:
-        total, done = task.total, task.completed
-        if total is None:
-            usual = task.fields["seconds"] or 0.0
-            total, done = max(usual, 1.0), min(task.elapsed or 0.0, 0.95 * usual)
-        return ProgressBar(total, done, width=12)
-
-
-class _TimeLeft(ProgressColumn):
-    """Time left by units done, or by the seconds that a stage usually takes; time passed where neither tells."""
-
-    def render(self, task: Task) -> Text:
-        elapsed, total = task.elapsed or 0.0, task.fields["seconds"] or 0.0
-        if task.total and task.completed:
-            total = task.fields["moved"] * task.total / task.completed  # at the pace until the last unit was done
-        left = total - elapsed
-        return Text(f"about {left:.0f} s left" if left > 0 else f"{elapsed:.0f} s", no_wrap=True)
-
-
 class TerminalDisplay:
-    """Shows stages on a console; where it is no terminal, a line for each finished stage."""
+    """Shows stages on a console, and a search in a panel; where it is no terminal, a line for what is finished."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress: Progress | None = None
+        self._search: SearchPanel | SearchLines | None = None
         self._words = ""
         self._started = 0.0
 
     def begin(self, words: str, total: int | None, seconds: float | None) -> None:
-        """Start a line."""
-        self._words, self._started = words, time.monotonic()
-        if not self.console.is_terminal:
+        """Start a line; within a search, a line of its panel."""
+        if self._search is not None:
+            self._search.begin(words, total, seconds)
             return
-        one_line = Column(no_wrap=True, overflow="ellipsis")
-        columns = (SpinnerColumn(), TextColumn("{task.description}", table_column=one_line), _Bar(), _TimeLeft())
-        self._progress = Progress(*columns, console=self.console, transient=True)
-        self._progress.add_task(words, total=total, seconds=seconds, moved=0.0)
-        self._progress.start()
+        self._words, self._started = words, time.monotonic()
+        if self.console.is_terminal:
+            self._progress = stage_bar(self.console, words, total, seconds)
+            self._progress.start()
 
     def advance(self, units: int) -> None:
         """Move the bar."""
-        if self._progress is not None:
-            task = self._progress.tasks[0]
-            self._progress.update(task.id, advance=units, moved=task.elapsed or 0.0)
+        if self._search is not None:
+            self._search.advance(units)
+        elif self._progress is not None:
+            move(self._progress, units)
 
     def end(self) -> None:
-        """Replace the bar by a line that stays."""
-        self.close()
-        self.console.print(f"{self._words}: {time.monotonic() - self._started:.1f} s", style="dim", highlight=False)
+        """Replace the bar by a line that stays; a search gets one for all its stages."""
+        if self._search is not None:
+            self._search.end()
+        elif self._words:
+            self.close()
+            self._stay(f"{self._words}: {time.monotonic() - self._started:.1f} s")
+
+    def watch(self, state: SearchState | None) -> None:
+        """Show where a search stands; once it is over, a line stays of it."""
+        if state is None:
+            ended = self._search
+            self.close()
+            if ended is not None:
+                seconds = seconds_in_words(time.monotonic() - self._started)
+                self._stay(f"Searching ({trials_in_words(ended.state)}): {seconds}")
+        elif self._search is not None:
+            self._search.show(state)
+        else:
+            self.close()
+            self._words, self._started = "", time.monotonic() - state.elapsed
+            self._search = (SearchPanel if self.console.is_terminal else SearchLines)(self.console, state)
 
     def close(self) -> None:
-        """Take down the bar; the cursor of a terminal is hidden as long as it stands."""
+        """Take down bar and panel; the cursor of a terminal is hidden as long as one stands."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        if self._search is not None:
+            self._search.close()
+            self._search = None
 
     def say(self, words: str) -> None:
         """Print a line above the bar."""
         self.console.print(words, markup=False)
+
+    def _stay(self, words: str) -> None:
+        self.console.print(words, style="dim", markup=False, highlight=False)
 
 
 class ZooProgress:

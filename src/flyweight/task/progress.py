@@ -3,11 +3,58 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
+
+from flyweight.task.estimate import Estimate
+
+
+@dataclass(frozen=True)
+class BestSoFar:
+    """The best that a search has found until now.
+
+    Args:
+        words: its recipe, short.
+        bytes, size_ratio: of the exported model on disk, and how many times smaller than the original's.
+        latency_ms, speedup: median of one request, and how many times faster than the original; None where not timed.
+        drop: paired drop of the metric on validation rows; positive is worse.
+    """
+
+    words: str
+    bytes: int
+    size_ratio: float
+    latency_ms: float | None = None
+    speedup: float | None = None
+    drop: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """Where a search stands.
+
+    Args:
+        elapsed: seconds since it began, earlier sittings left out.
+        limit: seconds that it may take; None without a limit.
+        done, cut, failed: trials that were measured, given up early, and that threw.
+        running: what is tried now, in words.
+        finished: the trial that ended last with its outcome, in words.
+        best: the best so far; None before there is one.
+        metric: what drops, by name ("auc").
+    """
+
+    elapsed: float
+    limit: float | None = None
+    done: int = 0
+    cut: int = 0
+    failed: int = 0
+    running: str = ""
+    finished: str = ""
+    best: BestSoFar | None = None
+    metric: str = ""
 
 
 class Display(Protocol):
-    """Shows one stage of work at a time, with the time left."""
+    """Shows one stage of work at a time, with the time left, and a search in which stages come and go."""
 
     def begin(self, words: str, total: int | None, seconds: float | None) -> None:
         """Start a stage of `total` units, or one that takes about so many seconds, or one of unknown length."""
@@ -23,6 +70,10 @@ class Display(Protocol):
 
     def say(self, words: str) -> None:
         """Show a line that cannot wait for the result."""
+        ...
+
+    def watch(self, state: SearchState | None) -> None:
+        """Show where a search stands, until the next state; None once it is over."""
         ...
 
 
@@ -55,6 +106,20 @@ def teller() -> Callable[[str], None]:
     """Return how to tell the user something at once, also from within a stage; silent where nothing is shown."""
     display = _display.get()
     return (lambda words: None) if display is None else display.say
+
+
+def publish(state: SearchState | None) -> None:
+    """Show where a search stands; None once it is over, whatever ended it. Silent where nothing is shown.
+
+    Between two states, stages show as what runs now.
+
+    Example:
+        >>> publish(SearchState(elapsed=12.0, limit=600.0, done=3, running="tables 700x, int8"))
+        >>> publish(None)
+    """
+    display = _display.get()
+    if display is not None:
+        display.watch(state)
 
 
 @contextmanager
