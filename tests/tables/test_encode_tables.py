@@ -23,7 +23,7 @@ def task() -> fw.Task:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "exactly one of bits_per_row=, ratio=, max_drop=; seen none"),
+        ({}, "exactly one of bits_per_row=, ratio=, max_drop=, codings=; seen none"),
         ({"ratio": 10, "max_drop": 0.1}, "seen ratio=10, max_drop=0.1"),
         ({"ratio": 0}, "ratio must be a positive number; seen 0"),
         ({"ratio": -3.0}, "ratio must be a positive number; seen -3.0"),

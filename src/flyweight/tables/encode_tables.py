@@ -12,11 +12,12 @@ from flyweight.tables.bands import cut_bands
 from flyweight.tables.coded_table import page_bits_of
 from flyweight.tables.damage import Item, fisher_information
 from flyweight.tables.exact import works_coded
-from flyweight.tables.menu import encode_menu, menu
+from flyweight.tables.menu import encode_menu, menu, seed_of
+from flyweight.tables.plan import Plan, check_fit, checked_plan, planned_items
 from flyweight.tables.recalibration import fold
 from flyweight.tables.replace import with_tables
 from flyweight.tables.search import MOST_BUDGETS, Search
-from flyweight.tables.sensitivity import small_batch, validation_folds
+from flyweight.tables.sensitivity import FOLDS, small_batch, validation_folds
 from flyweight.tables.sites import STEP, Table, find_tables
 from flyweight.tables.trial import Bench, Trial
 from flyweight.tables.usage import count_lookups, row_weights
@@ -40,6 +41,9 @@ class EncodeTables:
         bits_per_row: average bits a row over all tables, codebooks counted.
         ratio: table bytes before divided by table bytes after.
         max_drop: the metric may fall by so much on validation, the interval's bad end included, and so may logloss.
+        codings: the bands of each table and their codings, as `plan_of` reads them off a change, instead of a search:
+            `{"item": [{"stop": 3008, "coding": "2 4-bit codes"}, {"stop": 8000, "coding": "one shared vector"}]}`.
+            Tables that are not named stay as they are.
         seed: the same seed gives the same codes.
 
     Raises:
@@ -53,13 +57,18 @@ class EncodeTables:
     bits_per_row: float | None = None
     ratio: float | None = None
     max_drop: float | None = None
+    codings: Plan | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.target().items() if value is not None}
-        if len(given) != 1:
-            seen = ", ".join(f"{name}={value}" for name, value in given.items()) or "none"
-            raise InputError(f"EncodeTables takes exactly one of bits_per_row=, ratio=, max_drop=; seen {seen}.")
+        if self.codings is not None and not given:
+            object.__setattr__(self, "codings", checked_plan(self.codings))
+            return
+        if len(given) != 1 or self.codings is not None:
+            told = [f"{name}={value}" for name, value in given.items()] + ["codings"] * (self.codings is not None)
+            known = "bits_per_row=, ratio=, max_drop=, codings="
+            raise InputError(f"EncodeTables takes exactly one of {known}; seen {', '.join(told) or 'none'}.")
         name, value = next(iter(given.items()))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
             raise InputError(f"EncodeTables {name} must be a positive number; seen {value!r}.")
@@ -70,7 +79,7 @@ class EncodeTables:
         return STEP
 
     def target(self) -> dict[str, float | None]:
-        """Return the three targets, of which one is set."""
+        """Return the three targets of a search, of which one is set where there is no plan."""
         return {"bits_per_row": self.bits_per_row, "ratio": self.ratio, "max_drop": self.max_drop}
 
     def apply(self, task: Task) -> Change:
@@ -79,7 +88,7 @@ class EncodeTables:
         Interrupted (Ctrl-C) once a trial has met the target, it returns the best so far, marked `interrupted`.
 
         Raises:
-            InputError: even the smallest coding is over the byte target.
+            InputError: even the smallest coding is over the byte target; a plan does not fit the tables.
         """
         return encode_tables(task, self)
 
@@ -88,11 +97,16 @@ def encode_tables(task: Task, settings: EncodeTables) -> Change:
     """Code the tables of a task's model; see `EncodeTables`."""
     tables, skipped = _usable(task)
     recipe = {name: value for name, value in asdict(settings).items() if value is not None}
+    if settings.codings is not None:
+        check_fit(settings.codings, tables, skipped)
     if not tables:
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", "it has no table to code", STEP)))
     with stage("Weighing rows by use and gradient", seconds=5.0):
         weighed = _weigh(task, tables)
         before = task.scores("validation")
+    if settings.codings is not None:
+        tried = _planned(task, tables, weighed, before, settings.codings, settings.seed)
+        return _change(task, recipe, tried.trials[0], tried, skipped, interrupted=False)
     trial, search, interrupted = None, None, False
     total = sum(table.bytes for table in tables)
     for fine in (False, True):
@@ -158,10 +172,36 @@ def _encode(
             for start, stop in bands:
                 codings = menu(stop - start, table.dim, fine=fine)
                 rows = table.weight[start:stop]
-                coded = encode_menu(rows, weight[start:stop], codings, start=start, seed=seed + 1_009 * number)
+                coded = encode_menu(rows, weight[start:stop], codings, start=start, seed=seed_of(seed, number))
                 items.append(Item(table.name, start, stop, tuple(coded)))
                 work.advance(stop - start)
     return tuple(items)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A bench and the only trial on it."""
+
+    bench: Bench
+    trials: tuple[Trial, ...]
+
+
+def _planned(
+    task: Task,
+    tables: tuple[Table, ...],
+    weighed: dict[str, tuple[Bands, Tensor]],
+    before: Scores,
+    plan: Plan,
+    seed: int,
+) -> _Tried:
+    """Encode what a plan names and try it; no row of those that it is tried on had a say in the plan."""
+    weights = {name: weight for name, (_, weight) in weighed.items()}
+    with stage("Encoding tables as planned"):
+        items = planned_items(plan, tables, weights, seed)
+    with stage("Checking on validation data"):
+        bench = Bench(task, tables, items, before, validation_folds(task).numpy(), test_size=1.0)
+        only = np.zeros(len(items), dtype=np.int64)
+        return _Tried(bench, (bench.run(only, (only,) * FOLDS),))
 
 
 def _budget(settings: EncodeTables, tables: tuple[Table, ...], total: int) -> float | None:
@@ -213,7 +253,7 @@ def _change(
     task: Task,
     recipe: dict[str, Any],
     trial: Trial | None,
-    search: Search,
+    search: Search | _Tried,
     skipped: tuple[Skipped, ...],
     *,
     interrupted: bool,
@@ -229,7 +269,7 @@ def _change(
     inputs = small_batch(task)
     with evaluating(model):
         model, folded = fold(model, trial.recalibration, inputs)
-    done = [_record(search.bench, trial, table) for table in search.bench.tables]
+    done = [_record(search.bench, trial, table) for table in search.bench.tables if table.name in trial.tables]
     if not trial.recalibration.is_identity:
         scale, bias = trial.recalibration.scale, trial.recalibration.bias
         done.append({"what": "recalibration", "scale": scale, "bias": bias, "how": folded})

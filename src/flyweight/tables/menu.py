@@ -1,6 +1,7 @@
 """What a band of rows may be coded as: a short menu from one shared vector to half-precision rows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,6 +39,21 @@ def menu(rows: int, dim: int, *, fine: bool) -> tuple[Coding, ...]:
         codings.append(HALF)
     ordered = sorted(set(codings), key=lambda coding: coding.bits_per_row(dim))
     return tuple(ordered)
+
+
+def way_to(coding: Coding) -> tuple[Coding, ...]:
+    """Return the codings that one goes on from, in their order, and itself last.
+
+    Example:
+        >>> [str(one) for one in way_to(Coding(stages=2))]
+        ['one 4-bit code', '2 4-bit codes']
+    """
+    return tuple(replace(coding, stages=stages) for stages in range(1, coding.stages + 1))
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Return the seed of the codes of a model's table with that number among those that can be coded."""
+    return seed + 1_009 * number
 
 
 def encode_menu(

@@ -109,11 +109,15 @@ class Bench:
         return sum(table.bytes for table in self.tables)
 
     def tables_of(self, choice: Choice) -> dict[str, AnyTable]:
-        """Return the coded tables of a choice, by table name."""
+        """Return the coded tables of a choice, by table name; a table without items is not among them."""
         bands: dict[str, list[CodedBand]] = {table.name: [] for table in self.tables}
         for item, option in zip(self.items, choice, strict=True):
             bands[item.table].append(item.options[option])
-        return {table.name: build_table(tuple(bands[table.name]), table.weight) for table in self.tables}
+        return {
+            table.name: build_table(tuple(bands[table.name]), table.weight)
+            for table in self.tables
+            if bands[table.name]
+        }
 
     def run(self, choice: Choice, folded: tuple[Choice, ...]) -> Trial:
         """Build the model of a choice, and judge how it was chosen on rows that did not take part.
@@ -127,13 +131,14 @@ class Bench:
             folded: made on all rows but those of each fold.
         """
         coded = self.tables_of(choice)
-        model = with_tables(self.task.model, self.tables, coded, share=True)
-        after, recalibration = self._scored(model, np.ones(len(self.folds), dtype=bool))
+        model = self._model(coded)
+        after = self._scores(model)
+        recalibration = self._fit_like(after, np.ones(len(self.folds), dtype=bool))
         outputs, losses = np.empty_like(after.outputs), []
         for fold, other in enumerate(folded):
             rows = self.folds == fold
-            without = with_tables(self.task.model, self.tables, self.tables_of(other), share=True)
-            scores, fitted = self._scored(without, ~rows)
+            scores = after if (other == choice).all() else self._scores(self._model(self.tables_of(other)))
+            fitted = self._fit_like(scores, ~rows)
             outputs[rows] = fitted.apply(torch.from_numpy(scores.outputs[rows])).numpy()
             losses.append(self._losses(scores, fit_on=~rows)[rows])
         return Trial(
@@ -141,7 +146,7 @@ class Bench:
             model=model,
             tables=coded,
             recalibration=recalibration,
-            table_bytes=sum(table.bytes() for table in coded.values()),
+            table_bytes=sum(self._bytes(table, coded) for table in self.tables),
             drop=self._drop(self.task.spec, outputs),
             guard=self._drop(LOGLOSS, outputs) if recalibrates(self.task) else None,
             loss=float(np.concatenate(losses).mean()),
@@ -152,13 +157,23 @@ class Bench:
         """Return the recalibration of outputs to the validation labels."""
         return fit(self.task, outputs, self.before.targets)
 
-    def _scored(self, model: nn.Module, fit_on: NDArray[np.bool_]) -> tuple[Scores, Recalibration]:
-        """Run a model over validation and fit its recalibration on some of the rows."""
+    def _model(self, coded: dict[str, AnyTable]) -> nn.Module:
+        return with_tables(self.task.model, self.tables, coded, share=True)
+
+    def _bytes(self, table: Table, coded: dict[str, AnyTable]) -> int:
+        return coded[table.name].bytes() if table.name in coded else table.bytes
+
+    def _scores(self, model: nn.Module) -> Scores:
+        """Run a model over validation."""
         after = self.task.scores("validation", model)
         if not np.isfinite(after.outputs).all():
             raise InputError("The model with coded tables gives NaN or infinite outputs on validation data.")
+        return after
+
+    def _fit_like(self, after: Scores, fit_on: NDArray[np.bool_]) -> Recalibration:
+        """Return a recalibration fitted on some of the rows."""
         before = self.before.outputs[fit_on]
-        return after, fit_like(self.task, before, after.outputs[fit_on], after.targets[fit_on])
+        return fit_like(self.task, before, after.outputs[fit_on], after.targets[fit_on])
 
     def _drop(self, metric: Metric, after: NDArray[np.float64]) -> Estimate:
         judged = self.task.judged
