@@ -7,9 +7,9 @@ from torch import nn
 import flyweight as fw
 from flyweight.cost.macs import count_macs
 from flyweight.errors import InputError
-from flyweight.pruning.factorize import Factorize
+from flyweight.pruning.factorize import Factorize, ranks_of
 from flyweight.pruning.ranks import choose_ranks, split_weight
-from small_tasks import FIELDS, Ranker, splits, train
+from small_tasks import Ranker, seeded, trained_task
 
 
 class Wide(nn.Module):
@@ -33,6 +33,11 @@ def low_rank_task() -> fw.Task:
         target = (model(x=x) > 0).float()
     data = [({"x": x[at : at + 100]}, target[at : at + 100]) for at in range(0, 400, 100)]
     return fw.Task(model, {"x": fw.Field()}, data, data, data, metric="auc", output="logit")
+
+
+@pytest.fixture(scope="module")
+def ranker() -> fw.Task:
+    return trained_task(seeded(Ranker))
 
 
 def test_full_rank_gives_the_weight_back() -> None:
@@ -92,15 +97,75 @@ def test_what_cannot_be_reached_is_said(low_rank_task: fw.Task) -> None:
         Factorize(max_macs=50, multiple=1).apply(low_rank_task)
 
 
-def test_a_ranker_keeps_its_tables() -> None:
-    data = splits()
+def test_a_ranker_keeps_its_tables(ranker: fw.Task) -> None:
+    change = Factorize(max_macs=150, multiple=1).apply(ranker)
+    assert count_macs(change.model, ranker.train[0][0], 512).total <= 150
+    assert change.model.body.get_submodule("user").weight.data_ptr() == ranker.model.user.weight.data_ptr()
+
+
+def test_given_ranks_split_as_the_budget_that_chose_them(ranker: fw.Task) -> None:
+    found = Factorize(max_macs=200, multiple=1, seed=3).apply(ranker)
+    assert list(ranks_of(found)) == ["mlp.0"]
+    again = Factorize(ranks=ranks_of(found), seed=3).apply(ranker)
+    one, other = found.model.state_dict(), again.model.state_dict()
+    assert list(one) == list(other)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert again.done == found.done
+    assert again.settings == {"ranks": ranks_of(found), "multiple": 4, "seed": 3, "force": False}
+
+
+def test_layers_without_a_rank_stay_whole(low_rank_task: fw.Task) -> None:
+    change = Factorize(ranks={"wide.weight": 5}).apply(low_rank_task)
+    assert ranks_of(change) == {"wide": 5}
+    assert not change.skipped
+    assert count_macs(change.model, low_rank_task.train[0][0], 100).total == 5 * 80 + 40
+
+
+def test_a_model_that_nothing_is_split_in_is_handed_back(ranker: fw.Task) -> None:
+    assert Factorize(max_macs=10**6).apply(ranker).model is ranker.model
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        ({"wdie": 3}, "There is no linear layer 'wdie'; the nearest is 'wide'"),
+        ({"wide": 30}, "Layer 'wide' takes 1,600 multiply-accumulates as it is and 2,400 at rank 30; give at most 19"),
+        ({"head": 1}, "Layer 'head' takes 40 multiply-accumulates as it is and 41 at rank 1; take it out of ranks="),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(low_rank_task: fw.Task, ranks: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        Factorize(ranks=ranks).apply(low_rank_task)
+    assert words in str(error.value)
+
+
+def test_a_layer_that_is_read_twice_is_named_with_the_reason() -> None:
+    class Twice(Wide):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.wide(self.wide(x))).squeeze(1)
+
     torch.manual_seed(0)
-    model = Ranker()
-    train(model, data["train"])
-    task = fw.Task(model, FIELDS, **data, metric="auc")
-    change = Factorize(max_macs=150, multiple=1).apply(task)
-    assert count_macs(change.model, data["train"][0][0], 512).total <= 150
-    assert change.model.body.get_submodule("user").weight.data_ptr() == model.user.weight.data_ptr()
+    data = [({"x": torch.randn(50, 40)}, torch.rand(50).round()) for _ in range(3)]
+    task = fw.Task(Twice(), {"x": fw.Field()}, data, data, data)
+    with pytest.raises(InputError, match="Layer 'wide' cannot be split: its weight is read in several places"):
+        Factorize(ranks={"wide": 3}).apply(task)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "exactly one of max_macs= and ranks=; seen none"),
+        ({"max_macs": 9, "ranks": {"a": 1}}, "seen both, max_macs=9"),
+        ({"ranks": {}}, 'ranks must map names of layers to ranks, as in {"mlp.0": 8}; seen {}'),
+        ({"ranks": {"a": 0}}, "rank of layer 'a' must be a whole number of at least 1; seen 0"),
+        ({"ranks": {"a": True}}, "seen True"),
+        ({"ranks": {"a": 1}, "multiple": 0}, "multiple must be a whole number of at least 1; seen 0"),
+    ],
+)
+def test_ranks_that_make_no_sense_are_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        Factorize(**settings)  # type: ignore[arg-type]
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", [0, -3, 2.5, True])

@@ -4,6 +4,7 @@ A layer whose every input and output is needed (DCN-V2's cross layers, whose out
 what came in) can be thin inside: `W x = U (V x)` with r inner numbers takes `r (in + out)` multiplications.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from flyweight.graph.tensors import put_tensor, read_tensor
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, clean, module_of, tensor_of
 from flyweight.pruning.calibration import calibration_pieces, first_inputs
+from flyweight.pruning.given_ranks import check_ranks, fitting_ranks
 from flyweight.pruning.ranks import Split, choose_ranks, split_weight
 from flyweight.task.change import Change, Skipped
 from flyweight.task.progress import stage
@@ -30,32 +32,44 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Factorize:
-    """Split linear layers into pairs of low rank, the ranks chosen for all layers together.
+    """Split linear layers into pairs of low rank, the ranks chosen for all layers together, or given.
+
+    Give exactly one of `max_macs` and `ranks`:
 
     Args:
         max_macs: multiply-accumulates of one row that may be left in the whole model.
-        multiple: ranks land on multiples of this.
+        multiple: chosen ranks land on multiples of this.
         seed: of the calibration rows.
         force: keep the result even if it is slower.
+        ranks: the rank of each layer that is split, by the layer's name ("mlp.0"), as `ranks_of` reads them off a
+            change; all others stay whole.
 
     Raises:
-        InputError: a setting is no whole number above 0.
+        InputError: not exactly one of the two, or a number that is no whole one above 0.
 
     Example:
         >>> Factorize(max_macs=50_000).name
         'factorize'
     """
 
-    max_macs: int
+    max_macs: int | None = None
     multiple: int = 4
     seed: int = 0
     force: bool = False
+    ranks: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
+        if (self.max_macs is None) == (self.ranks is None):
+            seen = "none" if self.ranks is None else f"both, max_macs={self.max_macs}"
+            raise InputError(f"Factorize takes exactly one of max_macs= and ranks=; seen {seen}.")
         for name in ("max_macs", "multiple"):
             value = getattr(self, name)
+            if value is None and name == "max_macs":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"Factorize {name} must be a whole number of at least 1; seen {value!r}.")
+        if self.ranks is not None:
+            object.__setattr__(self, "ranks", check_ranks(self.ranks))
 
     @property
     def name(self) -> str:
@@ -67,7 +81,8 @@ class Factorize:
 
         Raises:
             ExportError: the model cannot be traced; names the line.
-            InputError: `max_macs` is below what the other layers and a rank of `multiple` everywhere take.
+            InputError: `max_macs` is below what the other layers and a rank of `multiple` everywhere take; `ranks`
+                names no layer of the model, or a rank that saves nothing.
         """
         return factorize(task, self)
 
@@ -83,6 +98,11 @@ class _Layer:
     vectors: int = 1
     seen: int = 0
 
+    @property
+    def name(self) -> str:
+        """Of the layer; of its weight where that is called something else."""
+        return self.weight.removesuffix(".weight")
+
 
 def factorize(task: Task, settings: Factorize) -> Change:
     """Split linear layers of a task's model; see `Factorize`.
@@ -96,28 +116,46 @@ def factorize(task: Task, settings: Factorize) -> Change:
     traced = trace(task.model, inputs)
     before = count_macs(traced, inputs, len(next(iter(inputs.values())))).total
     layers, skipped = _layers(traced)
+    recipe = {name: value for name, value in asdict(settings).items() if value is not None}
     with stage("Looking at what linear layers read", total=1) as work:
         _observe(task, traced, layers, settings.seed)
         work.advance()
-    splits = {one.weight: _split(traced, one) for one in layers}
+    splits = {one.name: _split(traced, one) for one in layers}
+    if settings.ranks is not None:
+        ranks = fitting_ranks(settings.ranks, splits, skipped)
+    else:
+        ranks = _chosen(splits, settings, before)
+    done = []
+    for layer in layers:
+        rank = ranks.get(layer.name)
+        if rank is not None:
+            done.append(_put(traced, layer, splits[layer.name], rank))
+        elif settings.ranks is None:
+            skipped.append(Skipped(layer.weight, "splitting it costs more than it saves elsewhere", STEP))
+    if not done:
+        return Change(STEP, task.model, recipe, (), tuple(skipped))
+    clean(traced.body)
+    traced.body.recompile()
+    return Change(STEP, traced, recipe, tuple(done), tuple(skipped))
+
+
+def ranks_of(change: Change) -> dict[str, int]:
+    """Return the rank of each layer that was split: `Factorize(ranks=ranks_of(change))` splits them alike."""
+    return {str(done["name"]): int(done["rank"]) for done in change.done if done["what"] == "low rank"}
+
+
+def _chosen(splits: Mapping[str, Split], settings: Factorize, before: int) -> dict[str, int | None]:
+    """Return the ranks of the least damage, None for layers that stay whole."""
+    assert settings.max_macs is not None
     fixed = before - sum(split.full for split in splits.values())
     ranks = choose_ranks(splits, settings.max_macs - fixed, settings.multiple)
     if ranks is None:
         least = fixed + sum(min(one.cost(settings.multiple), one.full) for one in splits.values())
         raise InputError(
             f"Factorize max_macs={settings.max_macs:,} cannot be reached: ranks of {settings.multiple} in all "
-            f"{len(layers)} linear layers leave {least:,} multiply-accumulates; give more, or prune units first."
+            f"{len(splits)} linear layers leave {least:,} multiply-accumulates; give more, or prune units first."
         )
-    done = []
-    for layer in layers:
-        rank = ranks[layer.weight]
-        if rank is None:
-            skipped.append(Skipped(layer.weight, "splitting it costs more than it saves elsewhere", STEP))
-            continue
-        done.append(_put(traced, layer, splits[layer.weight], rank))
-    clean(traced.body)
-    traced.body.recompile()
-    return Change(STEP, traced, asdict(settings), tuple(done), tuple(skipped))
+    return ranks
 
 
 def _layers(traced: TracedModel) -> tuple[list[_Layer], list[Skipped]]:
@@ -195,7 +233,7 @@ def _put(traced: TracedModel, layer: _Layer, split: Split, rank: int) -> dict[st
     node.args = (thin, *node.args[1:])
     return {
         "what": "low rank",
-        "name": path,
+        "name": layer.name,
         "rank": rank,
         "of": min(first.shape[1], second.shape[0]),
         "macs_before": split.full,
