@@ -20,6 +20,7 @@ class Budget:
         min_size_ratio: bytes on disk before (float32 ONNX export) divided by after.
         max_latency_ms: median time of one request of 500 candidates, in milliseconds.
         min_speedup: median time of the original in eager PyTorch divided by that of the bundle.
+        max_minutes: for the automatic search, the certificate included; None takes 10, less where nothing gets better.
         confidence: of the two-sided intervals, 0.95 unless told otherwise.
 
     Raises:
@@ -35,6 +36,7 @@ class Budget:
     min_size_ratio: float | None = None
     max_latency_ms: float | None = None
     min_speedup: float | None = None
+    max_minutes: float | None = None
     confidence: float = 0.95
 
     def __post_init__(self) -> None:

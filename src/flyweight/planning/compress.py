@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from flyweight.cost.sizes import model_bytes
 from flyweight.engines.engine import Prepared
 from flyweight.errors import InputError
 from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
+from flyweight.planning.automatic import Automatic, find_recipe, folder_of
 from flyweight.planning.budget import Budget
 from flyweight.planning.certificate import compare
 from flyweight.planning.clock import SECONDS, MayRound, race, resident_growth
@@ -27,8 +29,8 @@ from flyweight.planning.requests import as_arrays, sample_requests, served_rows,
 from flyweight.planning.result import Result, make_result
 from flyweight.planning.rewriting import rewritten_artefact
 from flyweight.planning.run_steps import run_steps
+from flyweight.planning.search.workbench import Workbench
 from flyweight.planning.widen import widen_weights
-from flyweight.tables.encode_tables import EncodeTables
 from flyweight.tables.sizes import table_bytes
 from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Measurement
@@ -43,7 +45,14 @@ ROUNDING_SHARE = 0.1
 
 
 def compress(
-    task: Task, budget: Budget | None = None, *, steps: Sequence[Step] | None = None, rows: int | None = None
+    task: Task,
+    budget: Budget | None = None,
+    *,
+    steps: Sequence[Step] | None = None,
+    rows: int | None = None,
+    run: str | Path | None = None,
+    max_trials: int | None = None,
+    source: str = "",
 ) -> Result:
     """Return the smallest model found that stays inside a budget, exported, measured and certified.
 
@@ -54,6 +63,10 @@ def compress(
             and makes it slower, is taken back, with the reason among what was skipped.
         rows: of the call that is timed; None takes 500 candidates of one request, and 64 rows where nothing is
             scored by request (images, text).
+        run: a folder that the automatic search keeps its trials in: killed, it goes on from there; done, another of
+            its points can be taken without searching again. None keeps none.
+        max_trials: of the search; None for no limit but `Budget.max_minutes`.
+        source: how the command line names the task, to be noted in the folder.
 
     Raises:
         InputError: a step is no step or cannot do what it was asked, or the budget cannot be met by any coding.
@@ -68,7 +81,6 @@ def compress(
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
         raise InputError(f"rows must be a positive whole number, the rows of the timed call; seen {rows!r}.")
     task, widened = widen_weights(task)
-    chosen = tuple(steps) if steps is not None else _steps_for(task, budget or DEFAULT_BUDGET)
     limits = budget or (DEFAULT_BUDGET if steps is None else Budget())
     threads = os.cpu_count() or 1 if torch.get_num_threads() < 1 else torch.get_num_threads()
     folder = tempfile.TemporaryDirectory(prefix="flyweight-")
@@ -79,18 +91,27 @@ def compress(
     with stage("Exporting the original", seconds=_export_seconds(task.model)):
         before = make_artefact(task.model, samples, sample_rows, Path(folder.name, "before"))
     gate = Gate(samples, sample_rows, request, threads)
-    applied = run_steps(task, chosen, gate)
+    found: Automatic | None = None
+    if steps is None:
+        bench = Workbench(task, before, samples, sample_rows, request, threads, limits.confidence)
+        with folder_of(None if run is None else Path(run), task, source) as searched:
+            exporting = time.monotonic() - started
+            found = find_recipe(bench, limits, searched, export_seconds=exporting, most_trials=max_trials)
+    chosen = found.steps if found is not None else tuple(steps or ())
+    applied = found.applied if found is not None else run_steps(task, chosen, gate)
     model, recalibrated = recalibrate(task, applied.model, applied.changes)
     changes = (*widened, *applied.changes, *recalibrated)
-    interrupted = any(change.interrupted for change in changes)
-    found = "the best found until the interrupt" if interrupted else "the compressed model"
+    interrupted = any(change.interrupted for change in changes) or (found is not None and found.found.interrupted)
+    words = "the best found until the interrupt" if interrupted else "the compressed model"
     with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
-        with stage(f"Exporting {found}", seconds=_export_seconds(model)):
+        with stage(f"Exporting {words}", seconds=_export_seconds(model)):
             wanted = [{name: one[name] for name in one if name not in applied.dropped} for one in samples]
             after, rewrites = rewritten_artefact(task, model, wanted, gate, Path(folder.name, "after"))
         told = (*changes, rewrites) if rewrites.done or rewrites.skipped else changes
         findings = _measure(task, (before, after), limits, threads, request)
         data = report_of(task, findings, told, limits, chosen, time.monotonic() - started)
+        if found is not None:
+            data = replace(data, search=found.told(limits, before.exported.bytes, data.changes), curve=())
         return make_result(
             folder,
             data,
@@ -101,7 +122,7 @@ def compress(
             drop=findings.comparison.drop,
             changes=changes,
             rewrites=rewrites,
-            frontier=tuple(point for change in changes for point in change.curve),
+            frontier=tuple(found.points()) if found else tuple(point for change in changes for point in change.curve),
             engine=findings.race.engine,
             missed=data.missed,
             interrupted=interrupted,
@@ -131,26 +152,6 @@ def _rows_of(samples: list[dict[str, torch.Tensor]], rows: int) -> int:
     """Return how many outputs a sample request has: as many as its inputs are long, where they were cut by row."""
     lengths = {len(values) for values in samples[0].values()}
     return lengths.pop() if len(lengths) == 1 else rows
-
-
-def _steps_for(task: Task, budget: Budget) -> tuple[Step, ...]:
-    """Return the steps a budget asks for: today the coding of embedding tables."""
-    if budget.max_drop is not None:
-        return (EncodeTables(max_drop=budget.max_drop),)
-    total = sum(parameter.numel() * parameter.element_size() for parameter in task.model.parameters())
-    tables = table_bytes(task.model)
-    allowed = [float(budget.max_bytes)] if budget.max_bytes is not None else []
-    allowed += [total / budget.min_size_ratio] if budget.min_size_ratio is not None else []
-    if not allowed:
-        assert DEFAULT_BUDGET.max_drop is not None
-        return (EncodeTables(max_drop=DEFAULT_BUDGET.max_drop),)
-    dense = total - tables
-    if min(allowed) <= dense:
-        raise InputError(
-            f"The budget leaves {min(allowed):,.0f} bytes, but the layers that are no embedding tables take "
-            f"{dense:,} alone, and only tables are compressed. Ask for a size ratio below {total / dense:.1f}."
-        )
-    return (EncodeTables(ratio=max(tables / (0.97 * (min(allowed) - dense)), 1.0)),)
 
 
 def _measure(

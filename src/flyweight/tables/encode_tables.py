@@ -1,32 +1,22 @@
 """The step that codes a model's embedding tables: find, weigh, encode, allocate, verify as a whole, recalibrate."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from flyweight.errors import InputError
-from flyweight.tables.bands import cut_bands
-from flyweight.tables.coded_table import page_bits_of
-from flyweight.tables.damage import Item, fisher_information
-from flyweight.tables.exact import works_coded
-from flyweight.tables.menu import encode_menu, menu, seed_of
 from flyweight.tables.plan import Plan, check_fit, checked_plan, planned_items
-from flyweight.tables.recalibration import fold
-from flyweight.tables.replace import with_tables
+from flyweight.tables.prepare import Weighed, encode_bands, test_size, usable_tables, weigh_rows
+from flyweight.tables.record import change_of
 from flyweight.tables.search import MOST_BUDGETS, Search
-from flyweight.tables.sensitivity import FOLDS, small_batch, validation_folds
-from flyweight.tables.sites import STEP, Table, find_tables
+from flyweight.tables.sensitivity import FOLDS, validation_folds
+from flyweight.tables.sites import STEP, Table
 from flyweight.tables.trial import Bench, Trial
-from flyweight.tables.usage import count_lookups, row_weights
 from flyweight.task.change import Change, Skipped
 from flyweight.task.progress import stage
-from flyweight.task.scores import Scores, evaluating
+from flyweight.task.scores import Scores
 from flyweight.task.task import Task
 
-Bands = tuple[tuple[int, int], ...]
 #: A byte budget above this share of the frugal menu's largest choice needs the fine menu.
 FINE_ABOVE = 0.8
 
@@ -95,87 +85,32 @@ class EncodeTables:
 
 def encode_tables(task: Task, settings: EncodeTables) -> Change:
     """Code the tables of a task's model; see `EncodeTables`."""
-    tables, skipped = _usable(task)
+    tables, skipped = usable_tables(task)
     recipe = {name: value for name, value in asdict(settings).items() if value is not None}
     if settings.codings is not None:
         check_fit(settings.codings, tables, skipped)
     if not tables:
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", "it has no table to code", STEP)))
     with stage("Weighing rows by use and gradient", seconds=5.0):
-        weighed = _weigh(task, tables)
+        weighed = weigh_rows(task, tables)
         before = task.scores("validation")
     if settings.codings is not None:
         tried = _planned(task, tables, weighed, before, settings.codings, settings.seed)
-        return _change(task, recipe, tried.trials[0], tried, skipped, interrupted=False)
+        return change_of(task, recipe, tried.trials[0], tried, skipped, interrupted=False)
     trial, search, interrupted = None, None, False
     total = sum(table.bytes for table in tables)
     for fine in (False, True):
-        items = _encode(tables, weighed, fine=fine, seed=settings.seed)
+        items = encode_bands(tables, weighed, fine=fine, seed=settings.seed)
         largest = sum(max(band.bytes for band in item.options) for item in items)
         budget = _budget(settings, tables, total)
         if not fine and budget is not None and budget > FINE_ABOVE * largest:
             continue
-        bench = Bench(task, tables, items, before, validation_folds(task).numpy(), _test_size(task, before))
+        bench = Bench(task, tables, items, before, validation_folds(task).numpy(), test_size(task, before))
         trial, search, interrupted = _search(bench, settings, budget)
         if trial is not None or interrupted:
             break
     assert search is not None
-    return _change(task, recipe, trial, search, skipped, interrupted=interrupted)
-
-
-def _usable(task: Task) -> tuple[tuple[Table, ...], tuple[Skipped, ...]]:
-    """Return the tables whose every use is a plain lookup, tried one by one on a small batch."""
-    tables, skipped = find_tables(task.model)
-    inputs = small_batch(task)
-    good: list[Table] = []
-    bad: list[Skipped] = []
-    with evaluating(task.model):
-        for table in tables:
-            reason = works_coded(task.model, table, inputs)
-            if reason is None:
-                good.append(table)
-            else:
-                bad.append(reason)
-    return tuple(good), (*skipped, *bad)
-
-
-def _weigh(task: Task, tables: tuple[Table, ...]) -> dict[str, tuple[Bands, Tensor]]:
-    """Return the bands of each table, and what each row weighs in the quantisation error."""
-    counts = count_lookups(task, tables)
-    fisher = fisher_information(task, tables)
-    weighed = {}
-    for table in tables:  # counts are dropped one by one: three numbers a row would be a good part of a narrow table
-        count = counts.pop(table.name)
-        bands = cut_bands(count, 1 << page_bits_of(table.rows))
-        weighed[table.name] = bands, row_weights(count, *fisher.pop(table.name))
-    return weighed
-
-
-def _test_size(task: Task, validation: Scores) -> float:
-    """Return how many rows (groups, where there are any) the test split has for each of validation; ids only."""
-    counted = [(len(target), group) for _, target, group in task.batches("test")]
-    groups = [group for _, group in counted if group is not None]
-    if validation.groups is not None and groups:
-        return len(torch.unique(torch.cat(groups))) / len(np.unique(validation.groups))
-    return sum(rows for rows, _ in counted) / len(validation.targets)
-
-
-def _encode(
-    tables: tuple[Table, ...], weighed: dict[str, tuple[Bands, Tensor]], *, fine: bool, seed: int
-) -> tuple[Item, ...]:
-    """Code every band of every table in every coding of its menu."""
-    items = []
-    words = "Encoding tables in finer codings" if fine else "Encoding tables"
-    with stage(words, total=sum(table.rows for table in tables)) as work:
-        for number, table in enumerate(tables):
-            bands, weight = weighed[table.name]
-            for start, stop in bands:
-                codings = menu(stop - start, table.dim, fine=fine)
-                rows = table.weight[start:stop]
-                coded = encode_menu(rows, weight[start:stop], codings, start=start, seed=seed_of(seed, number))
-                items.append(Item(table.name, start, stop, tuple(coded)))
-                work.advance(stop - start)
-    return tuple(items)
+    return change_of(task, recipe, trial, search, skipped, interrupted=interrupted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +124,7 @@ class _Tried:
 def _planned(
     task: Task,
     tables: tuple[Table, ...],
-    weighed: dict[str, tuple[Bands, Tensor]],
+    weighed: Weighed,
     before: Scores,
     plan: Plan,
     seed: int,
@@ -247,48 +182,3 @@ def _best_so_far(search: Search | None, settings: EncodeTables, budget: float | 
         inside = [trial for trial in trials if trial.within(settings.max_drop, search.bench.test_size)]
         return min(inside, key=lambda trial: trial.table_bytes, default=None)
     return min((trial for trial in trials if trial.table_bytes <= budget), key=lambda trial: trial.loss, default=None)
-
-
-def _change(
-    task: Task,
-    recipe: dict[str, Any],
-    trial: Trial | None,
-    search: Search | _Tried,
-    skipped: tuple[Skipped, ...],
-    *,
-    interrupted: bool,
-) -> Change:
-    """Build the model to hand on, and the record."""
-    total = search.bench.bytes_before
-    curve = tuple(other.point(total, chosen=other is trial) for other in search.trials)
-    if trial is None:
-        why = f"no coding keeps the drop and its interval within {recipe['max_drop']}; the tables are as they were"
-        left = tuple(Skipped(table.name, why, STEP) for table in search.bench.tables)
-        return Change(STEP, task.model, recipe, (), (*skipped, *left), curve)
-    model: nn.Module = with_tables(task.model, search.bench.tables, trial.tables)
-    inputs = small_batch(task)
-    with evaluating(model):
-        model, folded = fold(model, trial.recalibration, inputs)
-    done = [_record(search.bench, trial, table) for table in search.bench.tables if table.name in trial.tables]
-    if not trial.recalibration.is_identity:
-        scale, bias = trial.recalibration.scale, trial.recalibration.bias
-        done.append({"what": "recalibration", "scale": scale, "bias": bias, "how": folded})
-    return Change(STEP, model, recipe, tuple(done), skipped, curve, interrupted)
-
-
-def _record(bench: Bench, trial: Trial, table: Table) -> dict[str, Any]:
-    """Return what was done to one table, in plain values."""
-    bands = [
-        {"start": item.start, "stop": item.stop, "coding": str(item.options[option].coding)}
-        for item, option in zip(bench.items, trial.choice, strict=True)
-        if item.table == table.name
-    ]
-    return {
-        "what": "table",
-        "name": table.name,
-        "rows": table.rows,
-        "dim": table.dim,
-        "bytes_before": table.bytes,
-        "bytes_after": trial.tables[table.name].bytes(),
-        "bands": bands,
-    }

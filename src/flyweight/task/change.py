@@ -44,6 +44,8 @@ class Point:
         drop: the paired drop in the metric on validation; positive is worse.
         chosen: whether this is the point the step handed on.
         label: the choices in words, shortest first.
+        bytes, latency_ms: of the whole exported model and of one request in it; None where only tables were tried.
+        front: whether no other point is smaller, quicker and better at once.
     """
 
     table_bytes: int
@@ -51,6 +53,9 @@ class Point:
     drop: Estimate
     chosen: bool = False
     label: str = ""
+    bytes: int | None = None
+    latency_ms: float | None = None
+    front: bool = False
 
 
 @dataclass(frozen=True)

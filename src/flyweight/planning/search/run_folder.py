@@ -1,0 +1,132 @@
+"""The folder of a search: what it is of, its trials in a database, and trainings under way. Whole after any kill."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flyweight.errors import InputError
+from flyweight.task.task import Split, Task
+
+FORMAT = 1
+#: Rows of each split that tell one task's data from another's.
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a search keeps what it has found.
+
+    Args:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        """The trials, in SQLite."""
+        return self.path / "trials.db"
+
+    def learning(self, key: str) -> str:
+        """Return the file that a training goes on from after a kill."""
+        return str(self.path / "learning" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the search is of.
+
+        Raises:
+            InputError: the folder holds no search, or a damaged one.
+        """
+        file = self.path / "run.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.path} holds no search: there is no run.json in it.") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{file} cannot be read ({error}); remove the folder to search anew.") from error
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            seen = found.get("format") if isinstance(found, dict) else type(found).__name__
+            raise InputError(f"{file} has format {seen!r}, and this version reads {FORMAT}; search anew elsewhere.")
+        return found
+
+    def note(self, **facts: Any) -> None:
+        """Write down more of what is known; whole or not at all."""
+        known = self.facts() if (self.path / "run.json").exists() else {"format": FORMAT}
+        _write(self.path / "run.json", json.dumps({**known, **facts}, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def opened(path: Path, task: Task, source: str) -> Iterator[RunFolder]:
+    """Make or take up the folder of a search, and keep others out of it meanwhile.
+
+    Args:
+        source: how the command line names the task; empty where it has no name.
+
+    Raises:
+        InputError: the folder is of another task, in use, or cannot be written.
+    """
+    own = fingerprint(task)
+    folder = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "learning").mkdir(exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        why = f"The folder of the search, {path}, cannot be used: {error.strerror}; name another."
+        raise InputError(why) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"Another search is running in {path}; wait for it, or name another folder.") from None
+        if (path / "run.json").exists():
+            known = folder.facts().get("task")
+            if known != own:
+                raise InputError(
+                    f"{path} is the search of another task (another model, other weights or data: {known}, here {own});"
+                    " name another folder, or remove it."
+                )
+        else:
+            folder.note(task=own, name=task.name, looks=0)
+        if source:
+            folder.note(source=source)
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def fingerprint(task: Task) -> str:
+    """Return what tells a task from others: its weights, its inputs and metric, and the first rows of each split."""
+    digest = hashlib.sha256()
+    digest.update(repr([task.spec.name, task.group, task.output, sorted(task.inputs.items())]).encode())
+    for name, tensor in sorted(task.model.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(tensor, torch.Tensor):
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for split in splits:
+        inputs, target, _ = next(task.batches(split))
+        for value in (*(inputs[name] for name in sorted(inputs)), target):
+            digest.update(value[:_ROWS].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}; make room, or name another folder.") from error

@@ -1,0 +1,222 @@
+"""The search: candidates proposed, tried and kept, until the time or the trials are spent; the best is handed on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from flyweight.errors import InputError
+from flyweight.planning.budget import Budget
+from flyweight.planning.search.candidate import Candidate
+from flyweight.planning.search.clock import Clock
+from flyweight.planning.search.outcome import Outcome, best_of, excess, is_inside
+from flyweight.planning.search.proposals import first_candidates, next_candidate
+from flyweight.planning.search.run_folder import RunFolder
+from flyweight.planning.search.run_trial import run_trial
+from flyweight.planning.search.space import EPOCHS, Space, find_space
+from flyweight.planning.search.study import Trials
+from flyweight.planning.search.workbench import Workbench
+from flyweight.task.progress import BestSoFar, SearchState, publish
+
+#: Minutes that a search takes where a budget names none.
+MINUTES = 10.0
+#: The share of the time left that the first learning may take, and the most epochs that are ever tried.
+LEARNING_SHARE, MOST_EPOCHS = 0.12, 16.0
+#: Trials in a row without a better best after which a search ends, where no minutes were asked for.
+PATIENCE = 12
+
+
+@dataclass(eq=False)
+class Found:
+    """What a search found.
+
+    Args:
+        outcomes: every trial, in order.
+        best: the one the budget asks for.
+        inside: whether it probably meets every limit.
+        stopped: why the search ended, in words.
+        seconds: of all sittings.
+        turns: (seconds, trial) each time the best changed.
+        space: what was varied.
+        interrupted: whether the user stopped it.
+    """
+
+    outcomes: list[Outcome]
+    best: Outcome
+    inside: bool
+    stopped: str
+    seconds: float
+    turns: list[tuple[float, int]] = field(default_factory=list)
+    space: Space | None = None
+    interrupted: bool = False
+
+
+@dataclass(eq=False)
+class Search:
+    """A search under way.
+
+    Args:
+        bench: makes and measures candidates.
+        budget: the limits.
+        folder: where trials are kept.
+        test_size: rows (groups, where there are any) of the test split for each one of validation.
+        most_trials: None for no limit but time.
+        reserve: seconds of the budget's minutes kept for measuring the best.
+    """
+
+    bench: Workbench
+    budget: Budget
+    folder: RunFolder
+    test_size: float
+    most_trials: int | None = None
+    reserve: float = 0.0
+
+    def run(self) -> Found:
+        """Search until time or trials are spent, or the user stops it; return the best.
+
+        Raises:
+            InputError: not one candidate could be measured; the reasons of all.
+        """
+        facts = self.folder.facts()
+        minutes = self.budget.max_minutes or MINUTES
+        clock = Clock(60 * minutes, self.reserve, float(facts.get("seconds", 0.0)))
+        space = find_space(self.bench, MOST_EPOCHS)
+        trials = Trials(self.folder, space)
+        interrupted = False
+        try:
+            if not trials.study.get_trials(deepcopy=False):
+                self._propose_first(trials, space, clock)
+            stopped = self._go_on(trials, space, clock)
+        except KeyboardInterrupt:
+            interrupted, stopped = True, "it was interrupted"
+            if not any(one.state == "done" for one in trials.outcomes()):
+                raise
+        finally:
+            publish(None)
+        self.folder.note(seconds=clock.elapsed)
+        return self._found(trials.outcomes(), space, clock, stopped, interrupted=interrupted)
+
+    def _propose_first(self, trials: Trials, space: Space, clock: Clock) -> None:
+        tables = 1.0
+        if space.most > 1:
+            tables = self._ratio_alone(space)
+        for candidate in first_candidates(space, tables, self._first_epochs(clock)):
+            trials.propose(candidate)
+
+    def _ratio_alone(self, space: Space) -> float:
+        """Return how many times smaller coding alone makes the tables within the budget."""
+        if self.budget.max_drop is not None:
+            return min(max(self.bench.coder.ratio_within(self.budget.max_drop), 1.0), space.most)
+        return min(64.0, space.most)
+
+    def _first_epochs(self, clock: Clock) -> float:
+        """Return the epochs of a first learning: timed on a few batches, so that it takes a small share of the time."""
+        seconds = self.bench.seconds_an_epoch()
+        clock.saw(epoch=seconds)
+        return clock.epochs(LEARNING_SHARE)
+
+    def _go_on(self, trials: Trials, space: Space, clock: Clock) -> str:
+        """Try one candidate after the other; return why it ended."""
+        before = self.bench.before.exported.bytes
+        while True:
+            outcomes = trials.outcomes()
+            self._tell(outcomes, clock)
+            reason = self._over(outcomes, clock)
+            if reason:
+                return reason
+            if not trials.waiting() and len(outcomes) % 2 == 0:
+                step = next_candidate(outcomes, space, self.budget, before, self.test_size)
+                if step is not None:
+                    trials.propose(step)
+            trial, candidate = trials.begin()
+            candidate = self._that_fits(candidate, clock)
+            inside = [one for one in outcomes if is_inside(one, self.budget, before, self.test_size)]
+            self._tell(outcomes, clock, f"trial {trial.number}: {candidate}")
+            outcome = run_trial(
+                self.bench,
+                trial.number,
+                candidate,
+                macs=space.macs,
+                inside=inside,
+                margin=self.budget.max_drop,
+                clock=clock,
+                learning=self.folder.learning,
+            )
+            trials.end(trial, outcome, excess(outcome, self.budget, before, self.test_size))
+            self.folder.note(seconds=clock.elapsed)
+
+    def _tell(self, outcomes: Sequence[Outcome], clock: Clock, running: str = "") -> None:
+        """Show where the search stands."""
+        best = best_of(outcomes, self.budget, self.bench.before.exported.bytes, self.test_size)
+        count = {state: sum(one.state == state for one in outcomes) for state in ("done", "cut", "failed")}
+        state = SearchState(
+            elapsed=clock.elapsed,
+            limit=clock.limit,
+            **count,
+            running=running,
+            finished="" if running or not outcomes else _in_words(outcomes[-1]),
+            best=None if best is None else self._best_so_far(best),
+            metric=self.bench.task.spec.name,
+        )
+        publish(state)
+
+    def _best_so_far(self, best: Outcome) -> BestSoFar | None:
+        measured = best.measured
+        if measured is None:
+            return None
+        ratio = self.bench.before.exported.bytes / measured.bytes
+        return BestSoFar(
+            str(best.candidate), measured.bytes, ratio, measured.latency_ms, measured.speedup, best.drop
+        )
+
+    def _that_fits(self, candidate: Candidate, clock: Clock) -> Candidate:
+        """Return the candidate with no more learning than there is time for."""
+        while candidate.learns and clock.expected(candidate) > clock.left:
+            fewer = [one for one in EPOCHS if one < candidate.epochs]
+            candidate = replace(candidate, epochs=fewer[-1])
+        return candidate
+
+    def _over(self, outcomes: Sequence[Outcome], clock: Clock) -> str:
+        """Return why the search is over; nothing where it is not."""
+        measured = [one for one in outcomes if one.state == "done"]
+        if self.most_trials is not None and len(outcomes) >= self.most_trials:
+            return f"its {self.most_trials} trials were made"
+        if measured and clock.left <= clock.expected(Candidate()):
+            return f"its {clock.limit / 60:g} minutes were over"
+        if self.budget.max_minutes is None and self._stuck(outcomes):
+            return f"the last {PATIENCE} trials found nothing better"
+        return ""
+
+    def _stuck(self, outcomes: Sequence[Outcome]) -> bool:
+        turns = self._turns(outcomes)
+        return bool(turns) and len(outcomes) - 1 - turns[-1][1] >= PATIENCE
+
+    def _turns(self, outcomes: Sequence[Outcome]) -> list[tuple[float, int]]:
+        """Return when the best changed."""
+        turns: list[tuple[float, int]] = []
+        before = self.bench.before.exported.bytes
+        for place in range(1, len(outcomes) + 1):
+            best = best_of(outcomes[:place], self.budget, before, self.test_size)
+            if best is not None and (not turns or turns[-1][1] != best.number):
+                turns.append((best.started + best.seconds, best.number))
+        return turns
+
+    def _found(
+        self, outcomes: list[Outcome], space: Space, clock: Clock, stopped: str, *, interrupted: bool
+    ) -> Found:
+        before = self.bench.before.exported.bytes
+        best = best_of(outcomes, self.budget, before, self.test_size)
+        if best is None:
+            reasons = "; ".join(dict.fromkeys(f"{one.candidate}: {one.reason}" for one in outcomes))
+            raise InputError(f"Nothing that was tried could be measured ({reasons[:2000]}).")
+        inside = is_inside(best, self.budget, before, self.test_size)
+        turns = self._turns(outcomes)
+        return Found(outcomes, best, inside, stopped, clock.elapsed, turns, space, interrupted)
+
+
+
+def _in_words(outcome: Outcome) -> str:
+    """Return a trial that ended with what came of it."""
+    if outcome.state != "done" or outcome.measured is None:
+        return f"trial {outcome.number}: {outcome.candidate}: {outcome.state}, {outcome.reason}"
+    drop = "" if outcome.drop is None else f", drop {outcome.drop.value:+.4f}"
+    size = f"{outcome.measured.bytes:,} bytes, {outcome.measured.latency_ms:.3g} ms"
+    return f"trial {outcome.number}: {outcome.candidate}: {size}{drop}"

@@ -1,0 +1,291 @@
+"""Where candidates are made and measured: steps done once are kept, everything is read off the exported model."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.cost.latency import time_rounds
+from flyweight.distillation.distill import Distill
+from flyweight.distillation.training import STEP_ROWS
+from flyweight.distillation.working import working_copy
+from flyweight.engines.choose import choose_engine
+from flyweight.engines.registry import find_engine
+from flyweight.errors import EngineError, ExportError, InputError
+from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
+from flyweight.planning.certificate import LOGLOSS
+from flyweight.planning.recalibrate import recalibrate
+from flyweight.planning.requests import as_arrays
+from flyweight.planning.rewriting import real_batches
+from flyweight.planning.run_steps import broken
+from flyweight.planning.search.least_macs import least_macs
+from flyweight.planning.search.outcome import Measured
+from flyweight.pruning.factorize import Factorize
+from flyweight.quality.intervals import paired_drop
+from flyweight.rewrite.hoist import hoist
+from flyweight.rewrite.rules import RULES
+from flyweight.tables.coder import TableCoder
+from flyweight.tables.encode_tables import EncodeTables
+from flyweight.tables.recalibration import recalibrates
+from flyweight.tables.sizes import table_bytes
+from flyweight.task.change import Change
+from flyweight.task.estimate import Estimate
+from flyweight.task.scores import Scores, call_model, evaluating
+from flyweight.task.step import Step
+from flyweight.task.task import Task
+
+#: Seconds of timing for a trial, and resamples for its intervals where the metric has no closed form.
+SECONDS, RESAMPLES = 1.5, 200
+#: Models kept by the steps that made them.
+MOST_KEPT = 12
+#: Seconds that the pace of learning is looked at, and how much longer it takes with a teacher, an optimizer and checks.
+PACE_SECONDS, TEACHING = 2.0, 1.6
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What steps made of a model: the last model, a change for each step, and inputs that it no longer takes."""
+
+    model: nn.Module
+    changes: tuple[Change, ...]
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Inputs that the model no longer takes."""
+        return tuple(name for change in self.changes for name in change.dropped_inputs)
+
+
+@dataclass(eq=False)
+class Workbench:
+    """Makes and measures candidates of one task.
+
+    Args:
+        task: the original and its data.
+        before: the original, exported.
+        samples, rows: sample requests, and rows of the first.
+        request: what is timed.
+        threads: of the engines.
+        confidence: of intervals.
+    """
+
+    task: Task
+    before: Artefact
+    samples: list[dict[str, Tensor]]
+    rows: int
+    request: dict[str, Tensor]
+    threads: int
+    confidence: float
+    _kept: dict[str, Made] = field(default_factory=dict)
+    _coder: TableCoder | None = None
+    _scores: Scores | None = None
+
+    @property
+    def coder(self) -> TableCoder:
+        """The task's tables, weighed and encoded once."""
+        if self._coder is None:
+            self._coder = TableCoder(self.task)
+        return self._coder
+
+    @property
+    def original(self) -> Scores:
+        """The original's scores on validation, in PyTorch."""
+        if self._scores is None:
+            self._scores = self.task.scores("validation")
+        return self._scores
+
+    def knows(self, steps: Sequence[Step]) -> bool:
+        """Return whether the steps were applied before, in the same order, and what they made is still here."""
+        return _key(steps) in self._kept
+
+    def make(self, steps: Sequence[Step], checkpoint: str | None = None) -> Made:
+        """Apply steps in order; those that were applied before in the same order are not done again.
+
+        Args:
+            checkpoint: a file that the last step, a `Distill`, goes on from after a kill.
+
+        Raises:
+            FlyweightError: a step cannot do what it was asked, or broke the model.
+        """
+        made = Made(self.task.model, ())
+        for place, step in enumerate(steps):
+            key = _key(steps[: place + 1])
+            if key not in self._kept:
+                current = self.task.with_model(made.model)
+                if isinstance(step, Distill) and checkpoint is not None and place == len(steps) - 1:
+                    step = replace(step, checkpoint=checkpoint)
+                change = self._apply(step, current)
+                reason = broken(current, change.model)
+                if reason is not None:
+                    raise InputError(f"{step.name}: {reason}")
+                self._keep(key, Made(change.model, (*made.changes, change)))
+                if change.interrupted:
+                    self._kept.pop(key)
+                    raise KeyboardInterrupt
+            made = self._kept[key]
+        return made
+
+    def remade(self, steps: Sequence[Step], learning: Callable[[str], str]) -> Made:
+        """Apply the steps of a trial of this or an earlier sitting; what was learned then is read from its file."""
+        made = Made(self.task.model, ())
+        for place, step in enumerate(steps):
+            file = learning(repr(steps[: place + 1])) if isinstance(step, Distill) else None
+            made = self.make(steps[: place + 1], checkpoint=file)
+        return made
+
+    def finished(self, made: Made) -> Made:
+        """Return what was made with its logits recalibrated, as the last thing before the export."""
+        model, changes = recalibrate(self.task, made.model, made.changes)
+        return Made(model, (*made.changes, *changes))
+
+    def export(self, made: Made, folder: Path) -> Artefact:
+        """Export what was made, each thing computed once where that can be done.
+
+        Raises:
+            ExportError: the model cannot be exported.
+        """
+        samples = [{name: one[name] for name in one if name not in made.dropped} for one in self.samples]
+        if any(one.role != "sample" for one in self.task.inputs.values()):
+            try:
+                found = hoist(made.model, self.task.inputs, real_batches(self.task, samples), RULES)
+                if found.done:
+                    return make_artefact(made.model, samples, self.rows, folder / "rewritten", served=found.model)
+            except (ExportError, EngineError):
+                shutil.rmtree(folder / "rewritten", ignore_errors=True)
+        return make_artefact(made.model, samples, self.rows, folder / "plain")
+
+    def seconds_an_epoch(self) -> float:
+        """Return about how long learning takes for a pass over the train split, timed on a few of its batches."""
+        working = working_copy(self.task.model, tables=False)
+        rows, started = 0, time.monotonic()
+        total = sum(len(target) for _, target, _ in self.task.batches("train"))
+        for inputs, target, _ in self.task.batches("train"):
+            cut = all(len(value) == len(target) for value in inputs.values())
+            few = {name: value[:STEP_ROWS] for name, value in inputs.items()} if cut else inputs
+            outputs = call_model(working.model, few, len(target[:STEP_ROWS]) if cut else len(target))
+            if outputs.requires_grad:
+                torch.autograd.backward(outputs.square().mean())
+            rows += len(outputs)
+            if time.monotonic() - started > PACE_SECONDS:
+                break
+        return TEACHING * total / rows * (time.monotonic() - started)
+
+    def measure(self, made: Made) -> Measured:
+        """Export what was made and read size and latency off it.
+
+        Raises:
+            ExportError: it cannot be exported.
+            EngineError: no engine gives its scores.
+        """
+        with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
+            return self._timed(self.export(made, Path(folder)))[0]
+
+    def judge(self, made: Made) -> tuple[Measured, dict[str, Estimate]]:
+        """Export what was made, and read size, latency and the drops on validation off it.
+
+        Raises:
+            ExportError: it cannot be exported.
+            EngineError: no engine gives its scores.
+            InputError: a metric is not finite.
+        """
+        with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
+            artefact = self.export(self.finished(made), Path(folder))
+            measured, engine = self._timed(artefact)
+            prepared = find_engine(engine).prepare(artefact.exported.path, self.threads)
+            try:
+                scores = artefact_scores(self.task, prepared, "validation", artefact.flat_call)
+            finally:
+                prepared.close()
+            return measured, self.drops(scores)
+
+    def drops(self, after: Scores) -> dict[str, Estimate]:
+        """Return the paired drops on validation that a margin holds for, the task's metric first.
+
+        Raises:
+            InputError: one is not finite.
+        """
+        metrics = [self.task.spec, *([LOGLOSS] if recalibrates(self.task) and self.task.spec.name != "logloss" else [])]
+        found = {metric.name: self._drop(metric, after) for metric in metrics}
+        for name, drop in found.items():
+            if not all(map(_finite, (drop.value, drop.high))):
+                raise InputError(f"{name} of it on validation is not finite: {drop.value}")
+        return found
+
+    def drop_of(self, made: Made) -> Estimate:
+        """Return the drop in the task's metric on validation, in PyTorch."""
+        return self._drop(self.task.spec, self.task.scores("validation", self.finished(made).model))
+
+    def _drop(self, metric: Any, after: Scores) -> Estimate:
+        judged = self.task.judged
+        before = self.original
+        pair = judged(metric, before.outputs), judged(metric, after.outputs)
+        return paired_drop(
+            metric, *pair, before.targets, before.groups, confidence=self.confidence, resamples=RESAMPLES
+        )
+
+    def _apply(self, step: Step, task: Task) -> Change:
+        """Apply a step; tables of the original are coded by what is known of them already."""
+        if isinstance(step, EncodeTables) and step.ratio is not None and task.model is self.task.model:
+            return self.coder.at(step.ratio, rounds=0)
+        if isinstance(step, Factorize) and step.max_macs is not None:
+            # What is left after pruning may be fewer layers' least ranks than a share of the original asks for.
+            step = replace(step, max_macs=max(step.max_macs, least_macs(task, step.multiple)))
+        return step.apply(task)
+
+    def _keep(self, key: str, made: Made) -> None:
+        self._kept[key] = made
+        while len(self._kept) > MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)))
+
+    def _timed(self, artefact: Artefact) -> tuple[Measured, str]:
+        """Time a request in every engine that gives the right scores, in turns with the original in PyTorch."""
+        path = artefact.exported.path
+        choice = choose_engine(
+            path, artefact.calls, artefact.reference, threads=self.threads, seconds=0.2, noise=artefact.noise
+        )
+        arrays = as_arrays(self.request)
+        running = {name: find_engine(name).prepare(path, self.threads) for name in choice.latencies}
+
+        def eager() -> Any:
+            with torch.inference_mode():
+                return self.before.model(**self.request)
+
+        calls: dict[str, Any] = {"before": eager}
+        for name, prepared in running.items():
+            given = artefact.one_call({one: arrays[one] for one in prepared.input_names})
+            calls[name] = partial(prepared.run, given)
+        try:
+            with evaluating(self.before.model):
+                rows = max(len(values) for values in arrays.values())
+                rounds = time_rounds(calls, candidates=rows, threads=self.threads, seconds=SECONDS)
+        finally:
+            for prepared in running.values():
+                prepared.close()
+        latencies = {name: rounds.latency(name).p50 for name in running}
+        engine = min(latencies, key=latencies.__getitem__)
+        measured = Measured(
+            bytes=artefact.exported.bytes,
+            table_bytes=table_bytes(artefact.model),
+            macs=artefact.macs.total,
+            latency_ms=latencies[engine],
+            speedup=rounds.latency("before").p50 / latencies[engine],
+            engine=engine,
+        )
+        return measured, engine
+
+
+def _key(steps: Sequence[Step]) -> str:
+    return ";".join(map(repr, steps))
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+
