@@ -5,21 +5,24 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import flyweight
 from flyweight.cli.bench import bench
-from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
+from flyweight.cli.compress import compress, compress_source
+from flyweight.cli.display import errors, out
 from flyweight.cli.profile import profile
-from flyweight.cli.stopping import INTERRUPTED, stoppable
+from flyweight.cli.stopping import stoppable
 from flyweight.errors import FlyweightError, InputError
 
 if TYPE_CHECKING:
-    from flyweight.planning.budget import Budget
+    pass
 
 NOT_VERIFIED, WRONG_INPUT = 1, 2
+#: Minutes of searching that the demonstration takes.
+DEMO_MINUTES = 5.0
 #: What installs a package that compressing needs and serving does not.
 EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "matplotlib", "jinja2"), "compress"),
@@ -54,31 +57,7 @@ def demo(folder: Annotated[Path, typer.Option(help="where the bundle and the rep
     from flyweight.planning.budget import Budget
 
     bundle, page = folder / "ranker.fly", folder / "report.html"
-    _compress("complete-journey", Budget(max_drop=0.001), bundle, page, overwrite=True)
-
-
-@app.command()
-def compress(
-    task: Source,
-    out_path: Annotated[Path, typer.Option("--out", help="the bundle to write, name.fly")] = Path("model.fly"),
-    max_drop: Annotated[
-        float | None, typer.Option(help="largest loss of quality, with its interval; 0.001 if no limit is set")
-    ] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="largest size of the model on disk, in bytes")] = None,
-    min_size_ratio: Annotated[float | None, typer.Option(help="how many times smaller on disk, at least")] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="largest median time of a 500-candidate request")] = None,
-    min_speedup: Annotated[float | None, typer.Option(help="how many times quicker at the median, at least")] = None,
-    report_path: Annotated[Path | None, typer.Option("--report", help="also write the HTML page here")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
-) -> None:
-    """Compress a task's model inside a budget and save it as a bundle."""
-    from flyweight.planning.budget import Budget
-
-    limits = {"max_drop": max_drop, "max_bytes": max_bytes, "min_size_ratio": min_size_ratio}
-    speed = {"max_latency_ms": max_latency_ms, "min_speedup": min_speedup}
-    given: dict[str, Any] = {name: value for name, value in (limits | speed).items() if value is not None}
-    budget = Budget(**(given or {"max_drop": 0.001}))
-    _compress(task, budget, out_path, report_path, overwrite=overwrite)
+    compress_source("complete-journey", Budget(max_drop=0.001, max_minutes=DEMO_MINUTES), bundle, page, overwrite=True)
 
 
 @app.command()
@@ -138,6 +117,7 @@ def report(
     out.print(f"Wrote {out_path}", markup=False)
 
 
+app.command()(compress)
 app.command()(bench)
 app.command()(profile)
 
@@ -162,33 +142,3 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and (missing := str(error.name).partition(".")[0]) in EXTRAS:
         return f"This needs {missing}, which serving does not: pip install 'flyweight[{EXTRAS[missing]}]'"
     return f"{type(error).__name__}: {error} (--debug shows where)"
-
-
-def _compress(source: str, budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> None:
-    """Do the work and leave with the exit code of its outcome."""
-    from flyweight.bundle.write import check_target
-
-    check_target(bundle, overwrite=overwrite)  # found out now, not after minutes of work
-    try:
-        raise typer.Exit(_outcome(source, budget, bundle, page, overwrite=overwrite))
-    except KeyboardInterrupt:
-        errors.print("Interrupted; nothing was saved.")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _outcome(source: str, budget: "Budget", bundle: Path, page: Path | None, *, overwrite: bool) -> int:
-    """Read a task, compress it, hand over the result, and return the exit code."""
-    display = TerminalDisplay(errors)
-    if errors.is_terminal:  # PyTorch takes seconds to load, and the user's own training longer
-        display.say(f"Building the task {source}")
-    from flyweight.cli.deliver import deliver
-    from flyweight.cli.task_source import load_task
-    from flyweight.planning.compress import compress as run
-    from flyweight.task.progress import shown_on
-
-    try:
-        task = load_task(source, ZooProgress(display))
-        with shown_on(display):
-            return deliver(run(task, budget), bundle, page, overwrite=overwrite)
-    finally:
-        display.close()

@@ -3,12 +3,13 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from flyweight.errors import InputError
 from flyweight.planning.budget import Budget
 from flyweight.planning.run_steps import Applied
 from flyweight.planning.search.candidate import steps_of
@@ -17,7 +18,8 @@ from flyweight.planning.search.run_folder import RunFolder, opened
 from flyweight.planning.search.search import Found, Search
 from flyweight.planning.search.told import told
 from flyweight.planning.search.workbench import Workbench
-from flyweight.report.search_data import SearchTold
+from flyweight.report.data import ReportData
+from flyweight.report.search_data import PeerPoint
 from flyweight.task.change import Point
 from flyweight.task.step import Step
 from flyweight.task.task import Split, Task
@@ -41,10 +43,13 @@ class Automatic:
     steps: tuple[Step, ...]
     found: Found
     test_size: float
+    peers: tuple[PeerPoint, ...] = ()
+    run: str = ""
 
-    def told(self, budget: Budget, before: int, recipe: tuple[str, ...]) -> SearchTold:
-        """Return the search as the report shows it."""
-        return told(self.found, budget, before, self.test_size, recipe, ())
+    def in_report(self, data: ReportData, budget: Budget, before: int) -> ReportData:
+        """Return what the report shows, the search included."""
+        search = told(self.found, budget, before, self.test_size, data.changes, self.peers)
+        return replace(data, search=replace(search, run=self.run), curve=())
 
     def points(self) -> Iterator[Point]:
         """Yield what was measured as points, those that nothing beats marked."""
@@ -79,10 +84,29 @@ def find_recipe(
     size = test_size(bench.task)
     search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds)
     found = search.run()
-    assert found.space is not None
-    steps = steps_of(found.best.candidate, found.space.macs)
+    return _taken(bench, folder, found, size)
+
+
+def take(bench: Workbench, budget: Budget, folder: RunFolder, number: int) -> Automatic:
+    """Make the model of a trial that an earlier search kept; what it learned is read from its file.
+
+    Raises:
+        InputError: there is no such trial, or it was not measured; says which there are.
+    """
+    size = test_size(bench.task)
+    found = Search(bench, budget, folder, size).kept()
+    known = {one.number: one for one in found.outcomes if one.state == "done"}
+    if number not in known:
+        seen = ", ".join(str(one) for one in known)
+        raise InputError(f"Trial {number} is none of those that were measured in {folder.path}: {seen}.")
+    return _taken(bench, folder, replace(found, best=known[number]), size)
+
+
+def _taken(bench: Workbench, folder: RunFolder, found: Found, size: float) -> Automatic:
+    steps = steps_of(found.best.candidate, found.macs)
     made = bench.remade(steps, folder.learning)
-    return Automatic(Applied(made.model, made.changes, made.dropped), steps, found, size)
+    applied = Applied(made.model, made.changes, made.dropped)
+    return Automatic(applied, steps, found, size, run=str(folder.path) if folder.kept else "")
 
 
 def test_size(task: Task) -> float:
@@ -107,4 +131,4 @@ def folder_of(run: Path | None, task: Task, source: str) -> Iterator[RunFolder]:
             yield folder
         return
     with tempfile.TemporaryDirectory(prefix="flyweight-search-") as path, opened(Path(path), task, source) as folder:
-        yield folder
+        yield replace(folder, kept=False)

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flyweight.errors import InputError
+from flyweight.planning.budget import Budget
 from flyweight.task.task import Split, Task
 
 FORMAT = 1
@@ -26,9 +27,11 @@ class RunFolder:
 
     Args:
         path: the folder.
+        kept: whether it is there for later; not where it goes when the search is over.
     """
 
     path: Path
+    kept: bool = True
 
     @property
     def database(self) -> Path:
@@ -56,6 +59,15 @@ class RunFolder:
             seen = found.get("format") if isinstance(found, dict) else type(found).__name__
             raise InputError(f"{file} has format {seen!r}, and this version reads {FORMAT}; search anew elsewhere.")
         return found
+
+    def note_budget(self, budget: Budget) -> None:
+        """Write down what the search is for."""
+        self.note(budget={name: value for name, value in asdict(budget).items() if value is not None})
+
+    def budget(self) -> Budget | None:
+        """Return what the search was for last; None where it was never begun."""
+        known = self.facts().get("budget")
+        return Budget(**known) if isinstance(known, dict) else None
 
     def note(self, **facts: Any) -> None:
         """Write down more of what is known; whole or not at all."""

@@ -35,7 +35,7 @@ class Found:
         stopped: why the search ended, in words.
         seconds: of all sittings.
         turns: (seconds, trial) each time the best changed.
-        space: what was varied.
+        macs: multiply-accumulates of one row of the original.
         interrupted: whether the user stopped it.
     """
 
@@ -45,7 +45,7 @@ class Found:
     stopped: str
     seconds: float
     turns: list[tuple[float, int]] = field(default_factory=list)
-    space: Space | None = None
+    macs: int = 0
     interrupted: bool = False
 
 
@@ -75,9 +75,7 @@ class Search:
         Raises:
             InputError: not one candidate could be measured; the reasons of all.
         """
-        facts = self.folder.facts()
-        minutes = self.budget.max_minutes or MINUTES
-        clock = Clock(60 * minutes, self.reserve, float(facts.get("seconds", 0.0)))
+        clock = self._clock()
         space = find_space(self.bench, MOST_EPOCHS)
         trials = Trials(self.folder, space)
         interrupted = False
@@ -93,6 +91,20 @@ class Search:
             publish(None)
         self.folder.note(seconds=clock.elapsed)
         return self._found(trials.outcomes(), space, clock, stopped, interrupted=interrupted)
+
+    def kept(self) -> Found:
+        """Return what an earlier search kept, without going on.
+
+        Raises:
+            InputError: it measured nothing.
+        """
+        space = find_space(self.bench, MOST_EPOCHS)
+        outcomes = Trials(self.folder, space, take_up=False).outcomes()
+        return self._found(outcomes, space, self._clock(), "one of its trials was picked", interrupted=False)
+
+    def _clock(self) -> Clock:
+        minutes = self.budget.max_minutes or MINUTES
+        return Clock(60 * minutes, self.reserve, float(self.folder.facts().get("seconds", 0.0)))
 
     def _propose_first(self, trials: Trials, space: Space, clock: Clock) -> None:
         tables = 1.0
@@ -209,7 +221,7 @@ class Search:
             raise InputError(f"Nothing that was tried could be measured ({reasons[:2000]}).")
         inside = is_inside(best, self.budget, before, self.test_size)
         turns = self._turns(outcomes)
-        return Found(outcomes, best, inside, stopped, clock.elapsed, turns, space, interrupted)
+        return Found(outcomes, best, inside, stopped, clock.elapsed, turns, space.macs, interrupted)
 
 
 

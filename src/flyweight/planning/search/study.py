@@ -28,9 +28,10 @@ class Trials:
         folder: where the database lies.
         space: what can be varied.
         seed: of what is drawn.
+        take_up: end the trials that a process died in, and begin them again.
     """
 
-    def __init__(self, folder: RunFolder, space: Space, seed: int = 0) -> None:
+    def __init__(self, folder: RunFolder, space: Space, seed: int = 0, *, take_up: bool = True) -> None:
         quiet_optuna()
         self.space = space
         try:
@@ -45,7 +46,8 @@ class Trials:
                 f"The trials in {folder.database} cannot be read ({type(error).__name__}); remove the folder "
                 f"{folder.path} to search anew."
             ) from error
-        self._take_up()
+        if take_up:
+            self._take_up()
 
     def outcomes(self) -> list[Outcome]:
         """Return what was tried, in order."""
