@@ -9,10 +9,11 @@ import flyweight as fw
 from dense_against import torch_pruning
 from dense_harness import Case, Contender, Json, compressed, export, run_case, stepped
 from dense_images import Bfloat16, trained_anew, work_of
-from dense_models import GTSRB, gtsrb_task
+from dense_models import gtsrb_task
 from flyweight.distillation.distill import Distill
 from flyweight.pruning.prune import Prune
 from flyweight.quantization.quantize import Quantize
+from flyweight.zoo.image_classifiers import SIGNS
 
 MARGIN = 0.003
 #: Multiply-accumulates that may be left, as a share; images of a pass, distorted copies included; passes.
@@ -44,7 +45,7 @@ def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
 def scratch(seed: int, prune: Prune, task: fw.Task, into: Path) -> Json:
     """Train a net of the widths that the pruned one has, with all the epochs of the base."""
     widths = prune.apply(task).model
-    return export(task, trained_anew(widths, task.train.with_copies(1), replace(GTSRB, seed=seed)), into)
+    return export(task, trained_anew(widths, task.train.with_copies(1), replace(SIGNS.recipe, seed=seed)), into)
 
 
 CASE = Case(

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 import flyweight as fw
-from dense_data import Images
-from dense_training import Recipe, fit_images
 from flyweight.cost.macs import count_macs
 from flyweight.distillation.distill import Distill
 from flyweight.task.change import Change
+from flyweight.zoo.image_training import fit_images
+from flyweight.zoo.images import Images
+from flyweight.zoo.recipe import Recipe
 
 
 @dataclass(frozen=True)

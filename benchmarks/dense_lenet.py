@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 import flyweight as fw
-from dense_data import mnist
 from dense_harness import Case, Contender, Json, export, run_case
-from dense_models import LENET, lenet_task
-from dense_training import fit_images
+from dense_models import lenet_task
 from flyweight.graph.trace import trace
 from flyweight.pruning.prune import Prune
 from flyweight.pruning.share_weights import ShareWeights
 from flyweight.pruning.sparse_packing import with_dense_weights
 from flyweight.task.change import Change
+from flyweight.zoo.image_classifiers import LENET
+from flyweight.zoo.image_data import mnist
+from flyweight.zoo.image_training import fit_images
 from flyweight.zoo.models.lenet import LeNet300100
 from flyweight.zoo.recipe import trained_once
 
@@ -69,7 +70,7 @@ def contenders(task: fw.Task, seed: int) -> Iterator[Contender]:
 def from_scratch(seed: int) -> nn.Module:
     """Return a net of as many weights as the pruned one has, trained from scratch as the base was."""
     data = mnist()
-    recipe = replace(LENET, seed=seed)
+    recipe = replace(LENET.recipe, seed=seed)
     key = f"{data.fingerprint} {data.train.distortion}"
     return trained_once(
         lambda: LeNet300100(hidden=SMALL), lambda model, recipe: fit_images(model, data.train, recipe), recipe, key

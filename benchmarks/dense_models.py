@@ -11,48 +11,19 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 import flyweight as fw
-from dense_data import Images, Splits, gtsrb, mnist, pneumonia
-from dense_training import fit_images
 from flyweight.cost.hardware import describe_hardware
 from flyweight.cost.macs import count_macs
 from flyweight.quality.intervals import estimate
-from flyweight.quality.measure import measure as quality_of
-from flyweight.task.metric import find_metric
-from flyweight.task.scores import evaluating
 from flyweight.zoo.beauty_sasrec import beauty_sasrec, trained_sasrec
-from flyweight.zoo.models.lenet import LeNet300100
-from flyweight.zoo.models.resnet import ResNet
-from flyweight.zoo.recipe import Recipe, trained_once
+from flyweight.zoo.image_classifiers import LENET, SIGNS, XRAYS, Classifier, classifier_task, trained_classifier
 
 RESULTS = Path(__file__).parent / "results" / "dense_bases.json"
 SEEDS = (0, 1, 2)
-LENET = Recipe(epochs=40, rate=0.002, decay=0.05, batch=256)
-GTSRB = Recipe(epochs=45, rate=0.004, decay=0.05, smoothing=0.1, bfloat16=True)
-PNEUMONIA = Recipe(epochs=20, rate=0.002, decay=0.05, smoothing=0.1, bfloat16=True)
-
-
-def new_lenet() -> nn.Module:
-    """Return an untrained LeNet-300-100."""
-    return LeNet300100()
-
-
-def new_gtsrb() -> nn.Module:
-    """Return the untrained network of the traffic signs: 12 million multiply-accumulates an image."""
-    return ResNet(channels=3, classes=43, widths=(32, 64, 128), stem_stride=2)
-
-
-def new_pneumonia() -> nn.Module:
-    """Return the untrained network of the chest x-rays: 37 million multiply-accumulates an image."""
-    return ResNet(channels=1, classes=2, widths=(32, 64, 128))
 
 
 def lenet_task(seed: int = 0, copies: int = 1) -> fw.Task:
@@ -63,17 +34,17 @@ def lenet_task(seed: int = 0, copies: int = 1) -> fw.Task:
         copies: how often an image comes in one pass of `train`, every time but the first distorted: what the base
             was trained with, for a recovery that should not forget it.
     """
-    return _image_task("LeNet-300-100 on MNIST", new_lenet, mnist(), replace(LENET, seed=seed), copies)
+    return classifier_task(LENET, _epochs, seed=seed, copies=copies)
 
 
 def gtsrb_task(seed: int = 0, copies: int = 1) -> fw.Task:
     """Return the small ResNet on traffic signs; validation has tracks of its own. Arguments as `lenet_task`."""
-    return _image_task("ResNet on traffic signs", new_gtsrb, gtsrb(), replace(GTSRB, seed=seed), copies)
+    return classifier_task(SIGNS, _epochs, seed=seed, copies=copies)
 
 
 def pneumonia_task(seed: int = 0, copies: int = 1) -> fw.Task:
     """Return the small ResNet on chest x-rays, two outputs an image. Arguments as `lenet_task`."""
-    return _image_task("ResNet on chest x-rays", new_pneumonia, pneumonia(), replace(PNEUMONIA, seed=seed), copies)
+    return classifier_task(XRAYS, _epochs, seed=seed, copies=copies)
 
 
 def sasrec_task(seed: int = 0) -> fw.Task:
@@ -89,51 +60,21 @@ class Base:
     seconds: Callable[[int], float]
 
 
-def _image_task(name: str, make: Callable[[], nn.Module], data: Splits, recipe: Recipe, copies: int) -> fw.Task:
-    return fw.Task(
-        model=_trained_images(make, data, recipe)[0],
-        inputs={"image": fw.Field(role="sample")},
-        train=data.train.with_copies(copies),
-        validation=data.validation,
-        test=data.test,
-        metric="accuracy",
-        output="columns",
-        name=name,
-    )
-
-
-def _trained_images(make: Callable[[], nn.Module], data: Splits, recipe: Recipe) -> tuple[nn.Module, float]:
-    train: Images = data.train
-    key, watch = f"{data.fingerprint} {train.distortion}", partial(_tell, data.validation, "accuracy")
-    return trained_once(make, lambda model, recipe: fit_images(model, train, recipe, watch), recipe, key)
-
-
 def _epochs(label: str, done: int, total: int) -> None:
     """Print every fourth epoch."""
     if done % 4 == 0:
         print(f"{label}: epoch {done} of {total}", file=sys.stderr, flush=True)
 
 
-def _tell(split: Any, metric: str, epoch: int, model: nn.Module) -> None:
-    """Print the metric on validation data after every fourth epoch: training takes minutes."""
-    if epoch % 4 != 3:
-        return
-    with evaluating(model), torch.no_grad():
-        parts = [(model(**inputs), target) for inputs, target in split]
-    outputs, targets = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    value = quality_of(find_metric(metric), outputs, targets)
-    print(f"epoch {epoch + 1}: validation {metric} {value:.4f}", file=sys.stderr, flush=True)
-
-
-def _image_seconds(make: Callable[[], nn.Module], splits: Callable[[], Splits], recipe: Recipe, seed: int) -> float:
-    return _trained_images(make, splits(), replace(recipe, seed=seed))[1]
+def _seconds(one: Classifier) -> Callable[[int], float]:
+    return lambda seed: trained_classifier(one, _epochs, seed=seed)[1]
 
 
 #: The cases by name.
 BASES: dict[str, Base] = {
-    "lenet": Base(lenet_task, partial(_image_seconds, new_lenet, mnist, LENET)),
-    "gtsrb": Base(gtsrb_task, partial(_image_seconds, new_gtsrb, gtsrb, GTSRB)),
-    "pneumonia": Base(pneumonia_task, partial(_image_seconds, new_pneumonia, pneumonia, PNEUMONIA)),
+    "lenet": Base(lenet_task, _seconds(LENET)),
+    "gtsrb": Base(gtsrb_task, _seconds(SIGNS)),
+    "pneumonia": Base(pneumonia_task, _seconds(XRAYS)),
     "sasrec": Base(sasrec_task, lambda seed: trained_sasrec(seed, _epochs)[1]),
 }
 

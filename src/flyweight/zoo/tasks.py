@@ -7,6 +7,7 @@ from flyweight.zoo import complete_journey as journey
 from flyweight.zoo import journey_rankers, movielens
 from flyweight.zoo.beauty_candidates import beauty_candidates
 from flyweight.zoo.beauty_sasrec import beauty_sasrec
+from flyweight.zoo.image_classifiers import lenet_300_100, traffic_signs, xrays
 from flyweight.zoo.models.dcnv2 import DCNv2
 from flyweight.zoo.models.two_tower import TwoTower
 from flyweight.zoo.progress import Progress, silent
@@ -73,4 +74,7 @@ ZOO: dict[str, Callable[..., Task]] = {
     "movielens-1m": movielens_1m,
     "beauty-sasrec": beauty_sasrec,
     "beauty-candidates": beauty_candidates,
+    "lenet-300-100": lenet_300_100,
+    "traffic-signs": traffic_signs,
+    "pneumonia": xrays,
 }

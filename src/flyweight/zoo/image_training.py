@@ -1,10 +1,11 @@
-"""Training of the dense benchmarks' image models: one cycle of AdamW, every image distorted anew in every epoch."""
+"""Training of image classifiers: one cycle of AdamW, every image distorted anew in every epoch."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dense_data import Images, distorted
+from flyweight.zoo.distortion import distorted
+from flyweight.zoo.images import Images
 from flyweight.zoo.recipe import Recipe, Watch, one_cycle, take_step
 
 
@@ -15,10 +16,11 @@ def fit_images(model: nn.Module, data: Images, recipe: Recipe, watch: Watch | No
         FlyweightError: the loss is no longer a number.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
-    model.to(memory_format=torch.channels_last)  # a third faster on CPUs
-    optimizer, schedule = one_cycle(model, recipe, data.rows // recipe.batch)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+    steps = data.rows // recipe.batch
+    optimizer, schedule = one_cycle(model, recipe, steps)
     for epoch in range(recipe.epochs):
-        for rows in torch.randperm(data.rows, generator=generator).split(recipe.batch)[: data.rows // recipe.batch]:
+        for rows in torch.split(torch.randperm(data.rows, generator=generator), recipe.batch)[:steps]:
             images = distorted(data.pixels[rows].float() / 255, data.distortion, generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
                 outputs = model(image=images.contiguous(memory_format=torch.channels_last))
@@ -26,4 +28,4 @@ def fit_images(model: nn.Module, data: Images, recipe: Recipe, watch: Watch | No
             take_step(loss, optimizer, schedule)
         if watch:
             watch(epoch, model)
-    model.to(memory_format=torch.contiguous_format)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
