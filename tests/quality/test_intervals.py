@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from flyweight.quality.bootstrap import bootstrap_auc, draw_counts, weighted_auc
 from flyweight.quality.calibration_error import CALIBRATION_ERROR
 from flyweight.quality.delong import delong_spread, structural_components
-from flyweight.quality.intervals import estimate, non_inferior, paired_drop, rows_needed
+from flyweight.quality.intervals import estimate, non_inferior, paired_drop
 from flyweight.quality.jackknife import auc_without_each, contribution_freedom
 from flyweight.quality.spread import weight_freedom
 from flyweight.quality.student import student_quantile
@@ -259,17 +259,3 @@ def test_non_inferior_asks_the_bad_end() -> None:
     drop = Estimate(0.0004, -0.0002, 0.0010, n=1000)
     assert non_inferior(drop, 0.0010)
     assert not non_inferior(drop, 0.0009)
-
-
-def test_rows_needed_brings_the_bad_end_inside() -> None:
-    drop = Estimate(0.0004, -0.0006, 0.0014, n=5_000)
-    rows = rows_needed(drop, 0.001)
-    assert rows == 13_889
-    assert drop.value + 0.001 * math.sqrt(5_000 / rows) <= 0.001
-    assert drop.value + 0.001 * math.sqrt(5_000 / (rows - 1)) > 0.001
-
-
-def test_rows_needed_is_none_when_the_value_is_outside() -> None:
-    assert rows_needed(Estimate(0.0012, 0.0002, 0.0022, n=5_000), 0.001) is None
-    assert rows_needed(Estimate(0.001, 0.0002, 0.0018, n=5_000), 0.001) is None
-    assert rows_needed(Estimate(0.0, 0.0, 0.0, n=5_000), 0.0) == 5_000

@@ -1,5 +1,6 @@
 """What a metric's arguments must be, each refusal in words: what is wrong, what was seen, what to do."""
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,9 @@ def number_groups(name: str, groups: ArrayLike | None, rows: int) -> Ints:
     if ids.shape != (rows,):
         raise InputError(f"{name}: groups must have shape ({rows},), one a row; seen {ids.shape}.")
     return np.asarray(np.unique(ids, return_inverse=True)[1], dtype=np.int64)
+
+
+def check_margin(margin: float) -> None:
+    """Raise `InputError` unless a margin is a number of zero or more."""
+    if not (isfinite(margin) and margin >= 0):
+        raise InputError(f"margin is the largest drop allowed, zero or more; seen {margin}.")

@@ -1,14 +1,14 @@
 """Quality and quality lost, each with its interval, and the decision that rests on it."""
 
 from dataclasses import replace
-from math import ceil, isfinite, sqrt
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from flyweight.errors import InputError
 from flyweight.quality.bootstrap import bootstrap_auc, bootstrap_recomputed, bootstrap_tallies
-from flyweight.quality.checks import Floats, Ints, check_binary, number_groups
+from flyweight.quality.checks import Floats, Ints, check_binary, check_margin, number_groups
 from flyweight.quality.delong import delong_spread
 from flyweight.quality.formulas import FORMULAS, Formula, Sample, find_formula
 from flyweight.quality.places import same_order
@@ -105,30 +105,8 @@ def non_inferior(drop: Estimate, margin: float) -> bool:
         >>> non_inferior(Estimate(-0.0002, -0.0005, 0.0001, n=78_053), margin=0.001)
         True
     """
-    _check_margin(margin)
+    check_margin(margin)
     return drop.high <= margin
-
-
-def rows_needed(drop: Estimate, margin: float) -> int | None:
-    """Return how many rows a split of the same kind would need for the bad end to come inside the margin.
-
-    The half width shrinks as one over the root of the rows (with groups: of as many more groups). None when the value
-    itself is already at or beyond the margin: then no number of rows is expected to help.
-
-    Raises:
-        InputError: the margin is negative or not a number.
-
-    Example:
-        >>> rows_needed(Estimate(0.0006, -0.0002, 0.0014, n=10_000), margin=0.001)
-        40000
-    """
-    _check_margin(margin)
-    half, room = drop.high - drop.value, margin - drop.value
-    if room < 0 or (room == 0 and half > 0):
-        return None
-    if half == 0:
-        return drop.n
-    return max(1, ceil(round(drop.n * (half / room) ** 2, 6)))
 
 
 def find_spread(metric: Metric, samples: list[Sample], resamples: int, seed: int) -> Spread:
@@ -195,8 +173,3 @@ def _check_settings(confidence: float, resamples: int) -> None:
         raise InputError(f"confidence must lie between 0 and 1, as in 0.95; seen {confidence}.")
     if resamples < 100:
         raise InputError(f"resamples must be at least 100, or the interval is mostly chance; seen {resamples}.")
-
-
-def _check_margin(margin: float) -> None:
-    if not (isfinite(margin) and margin >= 0):
-        raise InputError(f"margin is the largest drop allowed, zero or more; seen {margin}.")
