@@ -120,7 +120,7 @@ def check_student(task: Task, student: nn.Module) -> None:
         InputError: with both shapes.
     """
     inputs, target, _ = next(task.batches("train"))
-    teacher = task.original
+    teacher = task.teacher
     with evaluating(student), evaluating(teacher), torch.no_grad():
         check_shapes(call_model(student, inputs, len(target)), call_model(teacher, inputs, len(target)))
 

@@ -79,7 +79,7 @@ def recover(
     Args:
         task: its train split is learned from, its validation split says when to stop and what to keep.
         model: left as it is.
-        teacher: None takes `task.original`.
+        teacher: None takes `task.teacher`.
         epochs, lr, loss, alpha, temperature, resampled, features, batch_rows, tables, seed: see `Training`.
         after_step: called with the copy after each step, without gradients (masks are put on again there).
         checkpoint: a file to go on from if it is there, written as training goes.
@@ -110,7 +110,7 @@ def train(
     """Do what `recover` does, with its settings in one value."""
     started = time.monotonic()
     place = find_place(model)
-    original = teacher if teacher is not None else task.original
+    original = teacher if teacher is not None else task.teacher
     asked = None if training.alpha == 1 else Teacher(place.visitor(original))
     pairs = find_recombination(task) if training.resampled and asked is not None else None
     make = partial(_run, task, model, training, asked, pairs, after_step)

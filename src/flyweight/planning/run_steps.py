@@ -50,7 +50,7 @@ def run_steps(task: Task, steps: Sequence[Step], gate: Gate) -> Applied:
             changes.append(_taken_back(change, current.model, reason, seen))
             continue
         changes.append(change)
-        current = current.with_model(change.model)
+        current = current.after(change)
         if change.interrupted:
             break
     dropped = tuple(name for change in changes for name in change.dropped_inputs)

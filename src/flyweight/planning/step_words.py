@@ -105,6 +105,11 @@ def _blocks(entries: list[Done]) -> str:
     return "taken out: " + ", ".join(str(done["name"]) for done in entries)
 
 
+def _teacher(entries: list[Done]) -> str:
+    ratio = entries[0]["bytes_before"] / max(entries[0]["bytes_after"], 1)
+    return f"a copy with tables {ratio:,.0f} times smaller, which forgot what rows had learned by heart, teaches"
+
+
 def _count(entries: list[Done], word: str) -> str:
     return _number(len(entries), word)
 
@@ -124,4 +129,5 @@ _SAYS: dict[str, Callable[[list[Done]], str]] = {
     "training": _training,
     "field": _fields,
     "block": _blocks,
+    "teacher": _teacher,
 }

@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from flyweight.errors import InputError
 from flyweight.tables.encode_tables import FINE_ABOVE
 from flyweight.tables.prepare import Weighed, encode_bands, test_size, usable_tables, weigh_rows
 from flyweight.tables.record import change_of
 from flyweight.tables.search import MOST_BUDGETS, Search
-from flyweight.tables.sensitivity import validation_folds
+from flyweight.tables.sensitivity import FOLDS, validation_folds
 from flyweight.tables.sites import Table
 from flyweight.tables.trial import Bench, Trial
 from flyweight.task.change import Change, Skipped
 from flyweight.task.progress import stage
 from flyweight.task.scores import Scores
 from flyweight.task.task import Task
+
+#: Ratios of codings that are tried as teachers.
+TEACHERS = (16.0, 64.0, 128.0, 256.0)
 
 
 @dataclass
@@ -68,6 +73,32 @@ class TableCoder:
         with stage("Allocating bits and checking on validation data"):
             self._known[ratio] = search.try_bytes(budget, rounds=rounds)
         return self._change(self._known[ratio], ratio)
+
+    def best_teacher(self) -> float:
+        """Return the ratio whose coding is better on validation than the original, surely, and the most; 1 for none."""
+        best, least = 1.0, 0.0
+        for ratio in TEACHERS:
+            try:
+                change = self.at(ratio, rounds=0)
+            except InputError:  # even the smallest coding is larger
+                continue
+            trial = self._known[ratio]
+            if change.done and trial.drop.high < 0 and trial.drop.value < least:
+                best, least = ratio, trial.drop.value
+        return best
+
+    def put(self, choice: tuple[int, ...]) -> float:
+        """Try a choice of the frugal menu that was made elsewhere; return the ratio that `at` knows it by."""
+        bench = self.search(fine=False).bench
+        made = np.array(choice, dtype=np.int64)
+        trial = bench.run(made, (made,) * FOLDS)
+        ratio = self.bytes / trial.table_bytes
+        self._known[ratio] = trial
+        return ratio
+
+    def tried(self, ratio: float) -> Trial | None:
+        """Return what was tried at exactly this ratio."""
+        return self._known.get(ratio)
 
     def ratio_within(self, max_drop: float) -> float:
         """Return how many times smaller the tables can be coded so that a certificate probably holds; 1 for not at all.

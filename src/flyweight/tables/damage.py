@@ -11,6 +11,7 @@ projected out, because recalibration undoes it. Chunk by chunk only sums are kep
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -124,8 +125,25 @@ def _damage(parts: list[_Sums]) -> Damage:
     return Damage(believed.numpy(), (curvature / rows).numpy())
 
 
+class Beside(Protocol):
+    """Options of other parts of a model (layers), whose shifts of the outputs add to those of tables."""
+
+    @property
+    def options(self) -> int:
+        """How many options there are."""
+        ...
+
+    def shifts(self, inputs: dict[str, Tensor], target: Tensor, number: int) -> list[Tensor]:
+        """Return, for each probe of a chunk's outputs, how much each option moves each row, (options, rows)."""
+        ...
+
+
 def expand(
-    task: Task, tables: tuple[Table, ...], items: tuple[Item, ...], anchors: tuple[Anchor, ...]
+    task: Task,
+    tables: tuple[Table, ...],
+    items: tuple[Item, ...],
+    anchors: tuple[Anchor, ...],
+    beside: Beside | None = None,
 ) -> tuple[tuple[Damage, ...], ...]:
     """Return the predicted damage of every option, alone and with every other.
 
@@ -134,18 +152,23 @@ def expand(
         items: the bands and their options.
         anchors: the original and, once a choice was tried, that choice. Gradients are averaged over them, and each
             gives a prediction of its own: the parabola of the loss is laid at its outputs.
+        beside: options of other parts of the model, which come after those of the tables.
 
     Returns:
         For each anchor: the damage by all rows, then by the rows outside each fold.
     """
     menu = menu_of(items)
-    sums = [[_Sums(int(menu.starts[-1])) for _ in range(FOLDS)] for _ in anchors]
+    options = int(menu.starts[-1]) + (0 if beside is None else beside.options)
+    sums = [[_Sums(options) for _ in range(FOLDS)] for _ in anchors]
     with evaluating(task.model):
         for number, (inputs, target, folds) in enumerate(chunks(task)):
             feelings = [feel(task, anchor.model.eval(), tables, inputs, target, number) for anchor in anchors]
             shifts = [
                 _shifts(items, menu, tables, feelings[0].touches, pulls, len(target)) for pulls in _mean_pulls(feelings)
             ]
+            if beside is not None:
+                added = beside.shifts(inputs, target, number)
+                shifts = [torch.cat(pair) for pair in zip(shifts, added, strict=True)]
             for anchor, feeling, parts in zip(anchors, feelings, sums, strict=True):
                 moved = torch.zeros(len(target))
                 if anchor.choice is not None:

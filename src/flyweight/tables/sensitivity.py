@@ -103,13 +103,18 @@ def feel(
     """
     with torch.enable_grad(), watching(model, tables, gradients=True) as watch:
         outputs = call_model(model, inputs, len(target))
-        if outputs.ndim == 1:
-            return Feeling(outputs.detach(), watch.touches, (_pull(outputs.sum(), watch.touches),))
-        loss = task.row_loss(outputs, target)
-        loss = loss.sum() if loss.ndim else loss * len(target)
-        sampled = _sampled(outputs, torch.Generator().manual_seed(seed), classes=task.output == "columns")
-        pulls = _pull(loss, watch.touches, keep=True), _pull(sampled, watch.touches)
+        fields = probes(task, outputs, target, seed)
+        pulls = tuple(_pull(field, watch.touches, keep=len(fields) > 1) for field in fields)
         return Feeling(outputs.detach(), watch.touches, pulls)
+
+
+def probes(task: Task, outputs: Tensor, target: Tensor, seed: int) -> tuple[Tensor, ...]:
+    """Return what is differentiated of outputs, each a scalar: see `feel`."""
+    if outputs.ndim == 1:
+        return (outputs.sum(),)
+    loss = task.row_loss(outputs, target)
+    loss = loss.sum() if loss.ndim else loss * len(target)
+    return loss, _sampled(outputs, torch.Generator().manual_seed(seed), classes=task.output == "columns")
 
 
 def _sampled(outputs: Tensor, generator: torch.Generator, *, classes: bool) -> Tensor:

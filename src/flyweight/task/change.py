@@ -71,6 +71,7 @@ class Change:
         curve: points tried on the way, on validation data.
         interrupted: whether the user stopped the work and this is the best found until then.
         dropped_inputs: inputs that the new model no longer takes, though it puts up with being given them.
+        teacher: whom later steps learn from, in place of the original; None changes nothing.
     """
 
     step: str
@@ -81,4 +82,5 @@ class Change:
     curve: tuple[Point, ...] = ()
     interrupted: bool = False
     dropped_inputs: tuple[str, ...] = ()
+    teacher: "nn.Module | None" = None
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flyweight.errors import InputError
 from flyweight.task.batches import Batch, read_batches
+from flyweight.task.change import Change
 from flyweight.task.field import Field
 from flyweight.task.loss import Loss, OutputKind, default_loss
 from flyweight.task.metric import Metric, find_metric
@@ -42,7 +43,8 @@ class Task:
         output: what the model returns: "logit", "probability" (one a row), "columns" (a score for each class or item)
             or "value". None finds out from the shape and, for binary targets, from whether all lie in [0, 1].
         name: what the reports call the model.
-        original: the model that the task was first built around, the teacher of every distillation.
+        original: the model that the task was first built around.
+        teacher: whom every distillation learns from: the original, unless a step put a better one in its place.
 
     Raises:
         InputError: a split is empty or can be read only once; an input is missing, unknown to the model, out of
@@ -64,11 +66,13 @@ class Task:
     name: str = "model"
     spec: Metric = field(init=False, repr=False)
     original: nn.Module = field(init=False, repr=False)
+    teacher: nn.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_arguments(self)
         object.__setattr__(self, "spec", find_metric(self.metric))
         object.__setattr__(self, "original", self.model)
+        object.__setattr__(self, "teacher", self.model)
         _check_weights(self.model)
         inputs, target, _ = next(self.batches("train"), (None, None, None))
         if inputs is None or target is None:
@@ -126,6 +130,13 @@ class Task:
         """Return the same task around another model, of the same `original`, without checking the data again."""
         changed = copy.copy(self)
         object.__setattr__(changed, "model", model)
+        return changed
+
+    def after(self, change: Change) -> "Task":
+        """Return the task as a step left it: around its model, taught by its teacher where it names one."""
+        changed = self.with_model(change.model)
+        if change.teacher is not None:
+            object.__setattr__(changed, "teacher", change.teacher)
         return changed
 
     def _check_split(self, split: Split, outputs: Tensor) -> None:

@@ -9,6 +9,7 @@ from flyweight.pruning.factorize import Factorize
 from flyweight.pruning.prune import Prune
 from flyweight.pruning.share_weights import ShareWeights
 from flyweight.quantization.quantize import Quantize
+from flyweight.tables.coded_teacher import CodedTeacher
 from flyweight.tables.encode_tables import EncodeTables
 from flyweight.task.step import Step
 
@@ -17,6 +18,8 @@ Bits = Literal["float32", "int8", "int8 weights"]
 KINDS = ("neurons", "channels", "heads")
 #: Bits of the codes that single weights share values with.
 SHARED_BITS = 5
+#: What low ranks are multiples of: once tables are coded, a few ranks hold all that layers still tell apart.
+MULTIPLE = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Candidate:
         weights: share of single weights that go, 0 for none; what stays shares a few values.
         macs: share of the multiply-accumulates that low ranks leave, 1 for whole matrices.
         epochs: of learning from the original, 0 for none.
+        teacher: table bytes before divided by after, of the teacher; 1 lets the original teach.
         learn_first: whether learning comes before low ranks, or after.
         bits: what layers are stored and run in.
         seed: of everything drawn.
@@ -41,6 +45,7 @@ class Candidate:
     weights: float = 0.0
     macs: float = 1.0
     epochs: float = 0.0
+    teacher: float = 1.0
     learn_first: bool = True
     bits: Bits = "float32"
     seed: int = 0
@@ -81,13 +86,15 @@ def steps_of(candidate: Candidate, macs: int, *, checkpoint: str | None = None) 
     steps: list[Step] = []
     if one.tables > 1:
         steps.append(EncodeTables(ratio=one.tables, seed=seed))
+    if one.teacher > 1 and one.learns:
+        steps.append(CodedTeacher(ratio=one.teacher, seed=seed))
     if one.fields:
         steps.append(DropFields(at_most=one.fields, seed=seed))
     if one.units:
         steps.append(Prune(ratio=one.units, kinds=KINDS, seed=seed, force=True))
     learning: list[Step] = [Distill(epochs=one.epochs, seed=seed, checkpoint=checkpoint)] if one.learns else []
     left = max(1, round(one.macs * macs))
-    ranks: list[Step] = [Factorize(max_macs=left, seed=seed, force=True)] if one.macs < 1 else []
+    ranks: list[Step] = [Factorize(max_macs=left, multiple=MULTIPLE, seed=seed, force=True)] if one.macs < 1 else []
     if one.weights:
         # Weights go in rounds, each mended by learning: at once, most of them cannot (Han et al. 2015).
         share = one.epochs / 2

@@ -12,26 +12,25 @@ from flyweight.planning.search.space import BITS, EPOCHS, UNITS, WEIGHTS, Space
 TABLES, MACS = 1.3, 0.6
 
 
-def first_candidates(space: Space, tables: float, epochs: float) -> list[Candidate]:
-    """Return what is tried first: nothing but rewriting, then each method alone on top of it, then all together.
+def first_candidates(space: Space, tables: float, epochs: float, planned: Sequence[Candidate]) -> list[Candidate]:
+    """Return what is tried first: rewriting alone, tables alone, the plans for all parts, then thinner models.
 
     Args:
         tables: the ratio that the coding of tables reaches alone; 1 where there are none.
         epochs: of learning that there is time for, a few times over.
+        planned: tables and layers planned together, from the safest on.
     """
     coded = Candidate(tables=tables)
-    found = [Candidate(), coded] if tables > 1 else [Candidate()]
+    found = [Candidate(), *([coded] if tables > 1 else []), *planned]
     if not space.layers:
         return [*found, *([replace(coded, epochs=epochs)] if tables > 1 else [])]
-    thin = replace(coded, units=0.875, epochs=epochs)
     if tables > 1:
-        found += [replace(thin, macs=0.05, bits="int8"), replace(thin, macs=0.02, bits="int8", tables=1.2 * tables)]
-        found += [replace(coded, macs=0.3, bits="int8")]
-        return found
-    found += [replace(coded, bits="int8"), replace(coded, macs=0.5, bits="int8")]
-    found += [replace(coded, units=0.5, epochs=epochs, bits="int8"), replace(thin, macs=0.2, bits="int8")]
+        return [*found, replace(coded, units=0.875, epochs=epochs, macs=0.04, bits="int8")]
+    found += [replace(coded, bits="int8")]
+    found += [Candidate(units=share, epochs=epochs, bits="int8") for share in (0.5, 0.75)]
+    found += [Candidate(units=0.5, macs=0.3, epochs=epochs, bits="int8", learn_first=False)]
     if space.single:
-        found += [replace(coded, weights=0.9, epochs=2 * epochs)]
+        found += [Candidate(weights=share, epochs=2 * epochs) for share in (0.9, 0.95)]
     return found
 
 

@@ -8,6 +8,7 @@ from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
 from flyweight.planning.search.clock import Clock
 from flyweight.planning.search.outcome import Outcome, best_of, excess, is_inside
+from flyweight.planning.search.planned import plan_first
 from flyweight.planning.search.proposals import first_candidates, next_candidate
 from flyweight.planning.search.run_folder import RunFolder
 from flyweight.planning.search.run_trial import run_trial
@@ -76,7 +77,7 @@ class Search:
             InputError: not one candidate could be measured; the reasons of all.
         """
         clock = self._clock()
-        space = find_space(self.bench, MOST_EPOCHS)
+        space = self._space()
         trials = Trials(self.folder, space)
         interrupted = False
         try:
@@ -98,19 +99,24 @@ class Search:
         Raises:
             InputError: it measured nothing.
         """
-        space = find_space(self.bench, MOST_EPOCHS)
+        space = self._space()
         outcomes = Trials(self.folder, space, take_up=False).outcomes()
         return self._found(outcomes, space, self._clock(), "one of its trials was picked", interrupted=False)
+
+    def _space(self) -> Space:
+        space = find_space(self.bench, MOST_EPOCHS, self.folder.facts().get("teacher"))
+        self.folder.note(teacher=space.teacher)
+        return space
 
     def _clock(self) -> Clock:
         minutes = self.budget.max_minutes or MINUTES
         return Clock(60 * minutes, self.reserve, float(self.folder.facts().get("seconds", 0.0)))
 
     def _propose_first(self, trials: Trials, space: Space, clock: Clock) -> None:
-        tables = 1.0
-        if space.most > 1:
-            tables = self._ratio_alone(space)
-        for candidate in first_candidates(space, tables, self._first_epochs(clock)):
+        tables = self._ratio_alone(space) if space.most > 1 else 1.0
+        epochs = self._first_epochs(clock)
+        planned = plan_first(self.bench, tables, epochs) if space.layers else []
+        for candidate in first_candidates(space, tables, epochs, planned):
             trials.propose(candidate)
 
     def _ratio_alone(self, space: Space) -> float:

@@ -33,6 +33,7 @@ class Space:
         layers: whether its layers can be changed at all.
         single: whether single weights are worth taking out: layers, not tables, hold the bytes.
         epochs: the most epochs of learning.
+        teacher: how many times smaller the tables of the best teacher are; 1 for the original.
         skipped: what cannot be varied, with the reason.
     """
 
@@ -41,6 +42,7 @@ class Space:
     layers: bool
     single: bool
     epochs: float
+    teacher: float
     skipped: tuple[Skipped, ...]
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -87,13 +89,18 @@ class Space:
             weights=weights,
             macs=macs if macs <= WHOLE else 1.0,
             epochs=EPOCHS[params.get("epochs", 0)],
+            teacher=self.teacher if params.get("epochs", 0) else 1.0,
             learn_first=params.get("learn_first", True),
             bits="float32" if weights else params.get("bits", "float32"),
         )
 
 
-def find_space(bench: Workbench, most_epochs: float) -> Space:
-    """Return what a task lets the search vary."""
+def find_space(bench: Workbench, most_epochs: float, teacher: float | None = None) -> Space:
+    """Return what a task lets the search vary.
+
+    Args:
+        teacher: how many times smaller the best teacher's tables are, where that is known from an earlier sitting.
+    """
     task = bench.task
     skipped = list(bench.coder.skipped)
     most = 1.0
@@ -108,7 +115,8 @@ def find_space(bench: Workbench, most_epochs: float) -> Space:
         layers = False
         skipped.append(Skipped("layers", f"the model cannot be traced: {error}", "search"))
     dense = _bytes(task.model) - bench.coder.bytes
-    return Space(most, macs, layers, layers and dense > bench.coder.bytes, most_epochs, tuple(skipped))
+    taught = teacher if teacher is not None else bench.coder.best_teacher() if most > LEAST_RATIO else 1.0
+    return Space(most, macs, layers, layers and dense > bench.coder.bytes, most_epochs, taught, tuple(skipped))
 
 
 def _bytes(model: nn.Module) -> int:

@@ -31,6 +31,7 @@ from flyweight.pruning.factorize import Factorize
 from flyweight.quality.intervals import paired_drop
 from flyweight.rewrite.hoist import hoist
 from flyweight.rewrite.rules import RULES
+from flyweight.tables.coded_teacher import CodedTeacher, teaching
 from flyweight.tables.coder import TableCoder
 from flyweight.tables.encode_tables import EncodeTables
 from flyweight.tables.recalibration import recalibrates
@@ -117,7 +118,7 @@ class Workbench:
         for place, step in enumerate(steps):
             key = _key(steps[: place + 1])
             if key not in self._kept:
-                current = self.task.with_model(made.model)
+                current = self._task_after(made)
                 if isinstance(step, Distill) and checkpoint is not None and place == len(steps) - 1:
                     step = replace(step, checkpoint=checkpoint)
                 change = self._apply(step, current)
@@ -130,6 +131,13 @@ class Workbench:
                     raise KeyboardInterrupt
             made = self._kept[key]
         return made
+
+    def _task_after(self, made: Made) -> Task:
+        """Return the task as steps left it, taught by the last teacher that they named."""
+        task = self.task
+        for change in made.changes:
+            task = task.after(change)
+        return task
 
     def remade(self, steps: Sequence[Step], learning: Callable[[str], str]) -> Made:
         """Apply the steps of a trial of this or an earlier sitting; what was learned then is read from its file."""
@@ -233,6 +241,8 @@ class Workbench:
         """Apply a step; tables of the original are coded by what is known of them already."""
         if isinstance(step, EncodeTables) and step.ratio is not None and task.model is self.task.model:
             return self.coder.at(step.ratio, rounds=0)
+        if isinstance(step, CodedTeacher) and step.ratio is not None:
+            return teaching(step, task, self.coder.at(step.ratio, rounds=0))
         if isinstance(step, Factorize) and step.max_macs is not None:
             # What is left after pruning may be fewer layers' least ranks than a share of the original asks for.
             step = replace(step, max_macs=max(step.max_macs, least_macs(task, step.multiple)))

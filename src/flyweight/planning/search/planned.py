@@ -1,0 +1,45 @@
+"""The first candidates of a search: what the joint plan of tables and layers says at several predicted damages."""
+
+from flyweight.errors import FlyweightError
+from flyweight.planning.search.candidate import Candidate
+from flyweight.planning.search.joint import Joint, find_parts, plan
+from flyweight.planning.search.workbench import Workbench
+
+#: How much more of the loss each plan may cost than the coding of tables that holds alone, and whether learning
+#: mends it afterwards.
+PLANS: tuple[tuple[float, bool], ...] = ((0.0, False), (0.001, False), (0.003, True), (0.008, True))
+
+
+def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate]:
+    """Return candidates that plan all parts together, the safest first; none where nothing can be predicted.
+
+    Args:
+        tables: the ratio of a coding that holds alone; 1 where there are no tables.
+        epochs: of learning, for the plans that need it.
+    """
+    trial = bench.coder.tried(tables) if tables > 1 else None
+    try:
+        parts = find_parts(bench, trial)
+    except FlyweightError:
+        return []
+    if not parts.layers:
+        return []
+    base = parts.predicted(tuple(int(one) for one in trial.choice)) if trial is not None else 0.0
+    found: list[Candidate] = []
+    for more, learns in PLANS:
+        joint = plan(parts, base + more)
+        found.append(_candidate(bench, joint, epochs if learns else 0.0))
+    return list(dict.fromkeys(found))
+
+
+def _candidate(bench: Workbench, joint: Joint, epochs: float) -> Candidate:
+    """Return a plan as a candidate: what the steps are to reach, each finding its own way there."""
+    coder, task = bench.coder, bench.before
+    rounded = sum(option.bits == 8 for option in joint.layers.values())
+    return Candidate(
+        tables=1.0 if joint.tables is None else coder.put(joint.tables),
+        macs=min(1.0, joint.macs / max(task.macs.total, 1)),
+        epochs=epochs,
+        learn_first=False,
+        bits="int8" if 2 * rounded > len(joint.layers) else "float32",
+    )
