@@ -186,7 +186,7 @@ def _left(chosen: Choice, precision: Choice, timed: Mapping[str, Timed], taken: 
         f"a call takes {best.milliseconds:.3g} ms with it in float32 ({best.engine}) and "
         f"{all_rounded.milliseconds:.3g} ms with all layers rounded ({all_rounded.engine})"
     )
-    return tuple(Skipped(name, f"rounding it does not make the model faster: {numbers}", STEP) for name in names)
+    return tuple(Skipped(name, "rounding it does not make the model faster", STEP, numbers) for name in names)
 
 
 def _few(rows: Sequence[Inputs]) -> list[Inputs]:

@@ -1,5 +1,6 @@
 """The step that stores weights in fewer bits and runs layers in integers."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -7,12 +8,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from flyweight.distillation.losses import default_distill_loss
 from flyweight.errors import InputError
 from flyweight.graph.fold_batch_norm import fold_batch_norm
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
 from flyweight.quantization.build import Built, Mending, build
 from flyweight.quantization.dynamic import make_dynamic
+from flyweight.quantization.given_precisions import check_precisions, fitting_precisions
 from flyweight.quantization.insert import Precision, Rounding
 from flyweight.quantization.measured import served_inputs
 from flyweight.quantization.mixed import Choice, Mixed, by_sensitivity, by_time
@@ -48,6 +51,8 @@ class Quantize:
         force: with `mixed`, round the model also where it is faster as it was.
         calibration_rows: training rows whose activations are looked at.
         seed: draws them.
+        precisions: the precision of each layer by its name ("mlp.0"), as `precisions_of` reads them off a change;
+            others stay float32. Nothing is then chosen: `weights`, `mixed` and `max_error` do not count.
 
     Raises:
         InputError: a setting is none of these.
@@ -72,6 +77,7 @@ class Quantize:
     force: bool = False
     calibration_rows: int = 2_048
     seed: int = 0
+    precisions: Mapping[str, Precision] | None = None
 
     def __post_init__(self) -> None:
         _one_of("weights", self.weights, get_args(Precision))
@@ -85,6 +91,10 @@ class Quantize:
                 "Quantize dynamic=True needs weights='int8' and activations='int8', and learns nothing; seen "
                 f"weights={self.weights!r}, activations={self.activations!r}, recover={self.recover}."
             )
+        if self.precisions is not None:
+            if self.dynamic:
+                raise InputError("Quantize dynamic=True ranges every linear layer in each call; leave precisions= out.")
+            object.__setattr__(self, "precisions", check_precisions(self.precisions))
         _whole("group_size", self.group_size, 2)
         _whole("calibration_rows", self.calibration_rows, 1)
 
@@ -113,7 +123,8 @@ class Quantize:
         """Return the task's model quantised, and what was done and left.
 
         Raises:
-            InputError: groups of int4 weights do not divide a layer's inputs; an activation is not finite.
+            InputError: groups of int4 weights do not divide a layer's inputs; an activation is not finite;
+                `precisions` names no layer of the model.
             ExportError: the model cannot be traced; names the line.
         """
         return quantize(task, self)
@@ -122,16 +133,21 @@ class Quantize:
 def quantize(task: Task, settings: Quantize) -> Change:
     """Quantise the layers of a task's model; see `Quantize`."""
     recipe = {name: value for name, value in asdict(settings).items() if value is not None}
+    if settings.precisions is not None:
+        recipe = {name: value for name, value in recipe.items() if name not in ("weights", "mixed", "max_error")}
     rows = calibration(task, settings.calibration_rows, settings.seed)
     traced = fold_batch_norm(trace(task.model, _few(rows[0])))
     sites, skipped = find_sites(traced)
-    if not sites or settings.weights == "float32":
+    wanted: Choice = {site.name: settings.weights for site in sites}
+    if settings.precisions is not None:
+        wanted = fitting_precisions(settings.precisions, sites, skipped)
+    if set(wanted.values()) <= {"float32"}:
         why = "it has no layer with a weight of its own to quantise" if not sites else "its weights are to stay float32"
         return Change(STEP, task.model, recipe, (), (*skipped, Skipped("the model", why, STEP)))
-    _check_groups(traced, sites, settings)
-    mixed = _chosen(task, settings, traced, sites, rows)
+    _check_groups(traced, sites, wanted, settings)
+    mixed = _chosen(task, settings, traced, sites, rows, wanted)
     skipped = (*skipped, *mixed.skipped)
-    if mixed.built is None:
+    if mixed.built is None or set(mixed.precision.values()) == {"float32"}:
         return Change(STEP, task.model, recipe, mixed.done, skipped)
     model, done, interrupted = mixed.built.model, (*mixed.built.done, *mixed.done), False
     skipped = (*skipped, *mixed.built.skipped)
@@ -146,9 +162,9 @@ def quantize(task: Task, settings: Quantize) -> Change:
 
 
 def _chosen(
-    task: Task, settings: Quantize, traced: TracedModel, sites: tuple[Site, ...], rows: list[Inputs]
+    task: Task, settings: Quantize, traced: TracedModel, sites: tuple[Site, ...], rows: list[Inputs], wanted: Choice
 ) -> Mixed:
-    """Return the precision of each layer and the model of it."""
+    """Return the precision of each layer and the model of it: as `wanted`, or with some layers raised from there."""
     start, rounding, mending = settings.weights, settings.rounding, settings.mending
     if settings.dynamic:
         with stage("Rounding weights", seconds=2.0):
@@ -160,11 +176,10 @@ def _chosen(
             (),
             tuple(left),
         )
-    all_alike: Choice = {site.name: start for site in sites}
     make = partial(_build, traced, rounding, mending, rows)
-    if not settings.mixed or start == "bfloat16":
+    if not settings.mixed or start == "bfloat16" or settings.precisions is not None:
         with stage("Finding ranges", seconds=1.0 * len(sites)):
-            return Mixed(all_alike, make(all_alike), (), ())
+            return Mixed(wanted, make(wanted), (), ())
     with stage("Rounding one layer at a time", seconds=2.0 * len(sites)):
         plain = partial(_build, traced, rounding, replace(mending, bias_correction=False), rows)
         chosen, records = by_sensitivity(traced, sites, start, plain, rows, settings.max_error)
@@ -194,11 +209,14 @@ def _recovered(task: Task, model: TracedModel, settings: Quantize) -> tuple[Trac
     assert isinstance(found.model, TracedModel)
     record = {
         "what": "training",
+        "parameters": found.parameters,
         "epochs": found.epochs,
-        "metric": task.spec.name,
-        "before": found.before.metric,
-        "after": found.after.metric,
+        "lr": found.lr,
         "seconds": round(found.seconds, 1),
+        "loss": default_distill_loss(task.output or "logit"),
+        "metric": task.spec.name,
+        "validation_before": found.before.metric,
+        "validation_after": found.after.metric,
         "notes": list(found.notes),
     }
     return found.model, record, found.interrupted
@@ -227,16 +245,18 @@ def _few(inputs: Inputs, rows: int = 64) -> Inputs:
     return inputs if len(lengths) > 1 else {name: value[:rows] for name, value in inputs.items()}
 
 
-def _check_groups(traced: TracedModel, sites: tuple[Site, ...], settings: Quantize) -> None:
+def _check_groups(
+    traced: TracedModel, sites: tuple[Site, ...], precision: Mapping[str, Precision], settings: Quantize
+) -> None:
     """Refuse groups that do not divide before any work is done, and say which would."""
-    if settings.weights != "int4":
-        return
-    sizes = {site.name: site.tensor(traced).shape[site.in_axis] for site in sites if site.tensor(traced).ndim == 2}
+    grouped = [site for site in sites if precision[site.name] == "int4" and site.tensor(traced).ndim == 2]
+    sizes = {site.name: site.tensor(traced).shape[site.in_axis] for site in grouped}
     wrong = {name: size for name, size in sizes.items() if size % settings.group_size}
     if wrong:
         name, size = next(iter(wrong.items()))
         fits = [one for one in range(2, settings.group_size) if not any(every % one for every in sizes.values())]
-        hint = f"group_size={fits[-1]} divides those of every layer" if fits else 'take weights="int8"'
+        other = 'weights="int8"' if settings.precisions is None else f'"int8" for {name!r}'
+        hint = f"group_size={fits[-1]} divides those of every layer" if fits else f"take {other}"
         raise InputError(
             f"Layer {name!r} has {size} inputs; groups of group_size={settings.group_size} do not divide them "
             f"({size} = {size // settings.group_size} * {settings.group_size} + {size % settings.group_size}): {hint}."
