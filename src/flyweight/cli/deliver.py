@@ -26,6 +26,8 @@ def deliver(result: Result, bundle: Path, page: Path | None, *, overwrite: bool)
         out.print(f"Interrupted: this is the best found until then, saved as {saved}.", markup=False)
     for sentence in result.missed:
         out.print(f"Budget missed: {sentence}.", markup=False)
+    for words in result.data.helps:
+        out.print(f"What would help: {words}.", markup=False)
     for trouble in troubles:
         errors.print(f"error: {trouble}", markup=False)
     if troubles:

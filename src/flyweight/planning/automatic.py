@@ -11,6 +11,8 @@ import torch
 
 from flyweight.errors import InputError
 from flyweight.planning.budget import Budget
+from flyweight.planning.chance import warn_of_chance
+from flyweight.planning.feasible import check_feasible
 from flyweight.planning.run_steps import Applied
 from flyweight.planning.search.candidate import steps_of
 from flyweight.planning.search.outcome import frontier
@@ -18,9 +20,12 @@ from flyweight.planning.search.run_folder import RunFolder, opened
 from flyweight.planning.search.search import Found, Search
 from flyweight.planning.search.told import told
 from flyweight.planning.search.workbench import Workbench
+from flyweight.planning.what_would_help import points_that_help
+from flyweight.quality.measure import measure
 from flyweight.report.data import ReportData
 from flyweight.report.search_data import PeerPoint
 from flyweight.task.change import Point
+from flyweight.task.progress import teller
 from flyweight.task.step import Step
 from flyweight.task.task import Split, Task
 
@@ -45,11 +50,20 @@ class Automatic:
     test_size: float
     peers: tuple[PeerPoint, ...] = ()
     run: str = ""
+    warning: str = ""
 
     def in_report(self, data: ReportData, budget: Budget, before: int) -> ReportData:
         """Return what the report shows, the search included."""
         search = told(self.found, budget, before, self.test_size, data.changes, self.peers)
-        return replace(data, search=replace(search, run=self.run), curve=())
+        warned = (self.warning,) if self.warning else ()
+        helps = points_that_help(self.found, budget, before, self.test_size) if data.missed else []
+        return replace(
+            data,
+            search=replace(search, run=self.run),
+            curve=(),
+            notes=(*warned, *data.notes),
+            helps=(*data.helps, *helps),
+        )
 
     def points(self) -> Iterator[Point]:
         """Yield what was measured as points, those that nothing beats marked."""
@@ -81,6 +95,8 @@ def find_recipe(
     Raises:
         InputError: nothing that was tried could be measured.
     """
+    check_feasible(bench, budget)
+    check_metric(bench)
     size = test_size(bench.task)
     search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds)
     found = search.run()
@@ -106,7 +122,25 @@ def _taken(bench: Workbench, folder: RunFolder, found: Found, size: float) -> Au
     steps = steps_of(found.best.candidate, found.macs)
     made = bench.remade(steps, folder.learning)
     applied = Applied(made.model, made.changes, made.dropped)
-    return Automatic(applied, steps, found, size, run=str(folder.path) if folder.kept else "")
+    warning = warn_of_chance(bench.task, bench.original, bench.confidence)
+    if warning:
+        teller()(f"Warning: {warning}.")
+    return Automatic(applied, steps, found, size, (), str(folder.path) if folder.kept else "", warning)
+
+
+def check_metric(bench: Workbench) -> None:
+    """Refuse a task whose metric is not a number for the original itself.
+
+    Raises:
+        InputError: with the metric and what it gave.
+    """
+    task, scores = bench.task, bench.original
+    value = measure(task.spec, task.judged(task.spec, scores.outputs), scores.targets, scores.groups)
+    if not np.isfinite(value):
+        raise InputError(
+            f"The metric {task.spec.name!r} of the original on validation is {value}; it must be a finite number, or "
+            "no drop can be measured. Check the metric's function and the validation targets."
+        )
 
 
 def test_size(task: Task) -> float:

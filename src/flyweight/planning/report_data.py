@@ -6,6 +6,7 @@ from flyweight.planning.budget import Budget
 from flyweight.planning.findings import Findings, coded_tables, skipped_of
 from flyweight.planning.layers import layer_rows
 from flyweight.planning.step_words import rewritten_words, words_of
+from flyweight.planning.what_would_help import rows_that_help
 from flyweight.report.data import ReportData, ScoreSample, TableRow, Timing
 from flyweight.task.change import Change
 from flyweight.task.scores import Scores
@@ -39,6 +40,7 @@ def report_of(
         guard_drops=comparison.guard_drops,
         guard_margins=comparison.guard_margins,
         missed=missed,
+        helps=tuple(rows_that_help(comparison.losses(task.spec.name), budget.max_drop)),
         tables=tuple(TableRow(*row) for row in coded_tables(changes)),
         layers=layer_rows(found.artefacts[0].model, found.artefacts[1].model, changes),
         curve=tuple(point for change in changes for point in change.curve),

@@ -101,6 +101,7 @@ class ReportData:
         margin: the drop that was allowed; None when no budget was set.
         guard_drops, guard_margins: the same for the other metrics, by name.
         missed: what of the budget was not reached and by how much, one sentence each.
+        helps: what would help where the budget was missed, in words.
         tables: every table, in the model's order.
         layers: the weights of every layer that changed, in the model's order.
         curve: points tried, on validation data.
@@ -133,6 +134,7 @@ class ReportData:
     guard_drops: Mapping[str, Estimate] = field(default_factory=dict)
     guard_margins: Mapping[str, float] = field(default_factory=dict)
     missed: tuple[str, ...] = ()
+    helps: tuple[str, ...] = ()
     tables: tuple[TableRow, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     curve: tuple[Point, ...] = ()

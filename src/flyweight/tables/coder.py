@@ -17,8 +17,8 @@ from flyweight.task.progress import stage
 from flyweight.task.scores import Scores
 from flyweight.task.task import Task
 
-#: Ratios of codings that are tried as teachers.
-TEACHERS = (16.0, 64.0, 128.0, 256.0)
+#: Codings that are tried as teachers, as shares of the frugal menu's largest.
+TEACHERS = (0.75, 0.4, 0.2)
 
 
 @dataclass
@@ -76,15 +76,15 @@ class TableCoder:
 
     def best_teacher(self) -> float:
         """Return the ratio whose coding is better on validation than the original, surely, and the most; 1 for none."""
+        search = self.search(fine=False)
+        largest = search.menu.size(search.menu.extreme(largest=True))
         best, least = 1.0, 0.0
-        for ratio in TEACHERS:
-            try:
-                change = self.at(ratio, rounds=0)
-            except InputError:  # even the smallest coding is larger
-                continue
-            trial = self._known[ratio]
-            if change.done and trial.drop.high < 0 and trial.drop.value < least:
-                best, least = ratio, trial.drop.value
+        for share in TEACHERS:
+            budget = max(share * largest, float(search.smallest_bytes()))
+            trial = search.try_bytes(budget, rounds=0)
+            if trial.drop.high < 0 and trial.drop.value < least:
+                best, least = self.bytes / trial.table_bytes, trial.drop.value
+                self._known[best] = trial
         return best
 
     def put(self, choice: tuple[int, ...]) -> float:

@@ -184,6 +184,18 @@ class Workbench:
                 break
         return TEACHING * total / rows * (time.monotonic() - started)
 
+    def eager_ms(self) -> float:
+        """Return the median time of a request with the original in eager PyTorch, in milliseconds."""
+
+        def eager() -> Any:
+            with torch.inference_mode():
+                return self.before.model(**self.request)
+
+        rows = max(len(values) for values in self.request.values())
+        with evaluating(self.before.model):
+            rounds = time_rounds({"before": eager}, candidates=rows, threads=self.threads, seconds=0.5)
+        return rounds.latency("before").p50
+
     def measure(self, made: Made) -> Measured:
         """Export what was made and read size and latency off it.
 
