@@ -2,6 +2,7 @@
 
 from flyweight.cost.hardware import describe_hardware
 from flyweight.cost.latency import speedup
+from flyweight.planning.allocation_rows import allocation_rows
 from flyweight.planning.budget import Budget
 from flyweight.planning.findings import Findings, coded_tables, skipped_of
 from flyweight.planning.layers import layer_rows
@@ -29,6 +30,7 @@ def report_of(
         rounds.latency("before"),
         rounds.latency("after"),
     )
+    layers = layer_rows(found.artefacts[0].model, found.artefacts[1].model, changes)
     return ReportData(
         name=task.name,
         metric=task.spec.name,
@@ -42,7 +44,8 @@ def report_of(
         missed=missed,
         helps=tuple(rows_that_help(comparison.losses(task.spec.name), budget.max_drop)),
         tables=tuple(TableRow(*row) for row in coded_tables(changes)),
-        layers=layer_rows(found.artefacts[0].model, found.artefacts[1].model, changes),
+        layers=layers,
+        allocation=allocation_rows(changes, layers),
         curve=tuple(point for change in changes for point in change.curve),
         scores=_score_sample(task, *found.scores),
         timings=_timings(found),
