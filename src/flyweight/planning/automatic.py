@@ -16,6 +16,7 @@ from flyweight.planning.feasible import check_feasible
 from flyweight.planning.run_steps import Applied
 from flyweight.planning.search.candidate import steps_of
 from flyweight.planning.search.outcome import frontier
+from flyweight.planning.search.peers import peer_points
 from flyweight.planning.search.run_folder import RunFolder, opened
 from flyweight.planning.search.search import Found, Search
 from flyweight.planning.search.told import told
@@ -30,7 +31,7 @@ from flyweight.task.step import Step
 from flyweight.task.task import Split, Task
 
 #: Seconds that measuring and certifying take beside what grows with the model: timing, limits, memory.
-FINAL_SECONDS = 30.0
+FINAL_SECONDS = 35.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ def find_recipe(
     size = test_size(bench.task)
     search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds)
     found = search.run()
-    return _taken(bench, folder, found, size)
+    taken = _taken(bench, folder, found, size)
+    return taken if found.interrupted else replace(taken, peers=peer_points(bench))
 
 
 def take(bench: Workbench, budget: Budget, folder: RunFolder, number: int) -> Automatic:

@@ -28,5 +28,6 @@ def warn_of_chance(task: Task, scores: Scores, confidence: float) -> str:
         return ""
     return (
         f"the original's {metric.name} on validation is {found.value:.4f} [{found.low:.4f}, {found.high:.4f}], at "
-        f"chance ({chance:.4f}): there is nothing to lose here, so a certificate says nothing. Check the model and its targets"
+        f"chance ({chance:.4f}): there is nothing to lose here, so a certificate says nothing. "
+        "Check the model and its targets"
     )
