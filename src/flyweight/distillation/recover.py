@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 from flyweight.distillation.checkpoint import rate_of
 from flyweight.distillation.devices import find_place, inner
 from flyweight.distillation.features import FeatureMatch
+from flyweight.distillation.kept_teachers import asking
 from flyweight.distillation.losses import LossName
 from flyweight.distillation.objective import Objective
 from flyweight.distillation.pairs import Recombination, find_recombination
@@ -111,18 +113,16 @@ def train(
     started = time.monotonic()
     place = find_place(model)
     original = teacher if teacher is not None else task.teacher
-    asked = None if training.alpha == 1 else Teacher(place.visitor(original))
-    pairs = find_recombination(task) if training.resampled and asked is not None else None
-    make = partial(_run, task, model, training, asked, pairs, after_step)
-    try:
+    with nullcontext() if training.alpha == 1 else asking(original, place.visitor) as asked:
+        changed = 0 if asked is None else asked.changed
+        pairs = find_recombination(task) if training.resampled and asked is not None else None
+        make = partial(_run, task, model, training, asked, pairs, after_step)
         with torch.random.fork_rng(devices=[]):
             lr = training.lr or rate_of(checkpoint)
             run = make(lr or choose_rate(make, larger_is_better=task.spec.larger_is_better))
             interrupted = _finish(run, checkpoint)
-    finally:
-        if asked is not None:
-            asked.close()
-    return _result(run, asked, time.monotonic() - started, interrupted=interrupted)
+        changed = 0 if asked is None else asked.changed - changed
+    return _result(run, changed, time.monotonic() - started, interrupted=interrupted)
 
 
 def _finish(run: Run, checkpoint: Path | None) -> bool:
@@ -160,11 +160,11 @@ def _run(
     return Run(task, working, Objective(task, training, teacher, pairs, features), place, lr, after_step)
 
 
-def _result(run: Run, asked: Teacher | None, seconds: float, *, interrupted: bool) -> Recovered:
+def _result(run: Run, changed: int, seconds: float, *, interrupted: bool) -> Recovered:
     notes = list(run.notes)
-    if asked is not None and asked.changed:
+    if changed:
         notes.append(
-            f"the train split gave other rows on later passes: the teacher was asked anew for {asked.changed:,} batches"
+            f"the train split gave other rows on later passes: the teacher was asked anew for {changed:,} batches"
         )
     return Recovered(
         model=run.working.finished(run.best),

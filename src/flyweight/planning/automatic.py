@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flyweight.distillation.kept_teachers import keeping_teachers
 from flyweight.errors import InputError
 from flyweight.planning.budget import Budget
 from flyweight.planning.chance import warn_of_chance
@@ -100,7 +101,8 @@ def find_recipe(
     check_metric(bench)
     size = test_size(bench.task)
     search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds)
-    found = search.run()
+    with keeping_teachers():
+        found = search.run()
     taken = _taken(bench, folder, found, size)
     return taken if found.interrupted else replace(taken, peers=peer_points(bench))
 

@@ -8,23 +8,26 @@ from flyweight.tables.recalibration import fit_like, fold, recalibrates
 from flyweight.tables.replace import copy_model
 from flyweight.task.change import Change
 from flyweight.task.progress import stage
-from flyweight.task.scores import evaluating
+from flyweight.task.scores import Scores, evaluating
 from flyweight.task.task import Task
 
 STEP = "recalibrate"
 
 
-def recalibrate(task: Task, model: nn.Module, changes: tuple[Change, ...]) -> tuple[nn.Module, tuple[Change, ...]]:
+def recalibrate(
+    task: Task, model: nn.Module, changes: tuple[Change, ...], before: Scores | None = None
+) -> tuple[nn.Module, tuple[Change, ...]]:
     """Return a model whose logits are scaled and shifted to the least logloss on validation, and the change.
 
-    Nothing is done where outputs are no probabilities, where no step changed anything, and where the coding of tables,
-    which recalibrates itself, came last.
+    Nothing is done where outputs are no probabilities, where no step changed the model, and where the coding of tables,
+    which recalibrates itself, was the last that did.
     """
-    working = [change for change in changes if change.done]
+    models = [task.model, *(change.model for change in changes)]
+    working = [change for change, before in zip(changes, models, strict=False) if change.model is not before]
     if not recalibrates(task) or not working or working[-1].step == EncodeTables(ratio=2).name:
         return model, ()
     with stage("Recalibrating on validation data"):
-        before, after = task.scores("validation"), task.scores("validation", model)
+        before, after = before or task.scores("validation"), task.scores("validation", model)
         fitted = fit_like(task, before.outputs, after.outputs, after.targets)
         if fitted.is_identity:
             return model, ()

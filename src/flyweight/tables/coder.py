@@ -17,6 +17,8 @@ from flyweight.task.progress import stage
 from flyweight.task.scores import Scores
 from flyweight.task.task import Task
 
+#: How precisely the bytes of a coding within a drop are found: a search goes on from there.
+COARSE = 1.3
 #: Codings that are tried as teachers, as shares of the frugal menu's largest.
 TEACHERS = (0.75, 0.4, 0.2)
 
@@ -111,7 +113,7 @@ class TableCoder:
             search = self.search(fine=fine)
             with stage("Allocating bits and checking on validation data", total=MOST_BUDGETS) as work:
                 search.tick = work.advance
-                trial = search.try_drop(max_drop)
+                trial = search.try_drop(max_drop, precision=COARSE)
                 search.tick = lambda: None
             if trial is not None:
                 ratio = self.bytes / trial.table_bytes

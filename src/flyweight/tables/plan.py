@@ -1,7 +1,8 @@
 """An explicit plan: for each table its bands and how each is coded, in plain values that can be written and edited."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from torch import Tensor
 
@@ -30,10 +31,15 @@ def plan_of(change: Change) -> dict[str, list[dict[str, int | str]]]:
         >>> plan_of(EncodeTables(ratio=8).apply(task))  # doctest: +SKIP
         {'item': [{'stop': 400, 'coding': 'one 4-bit code'}]}
     """
+    return plan_of_records(change.done) if change.step == STEP else {}
+
+
+def plan_of_records(records: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, int | str]]]:
+    """Return the plan in the records of coded tables, by table name."""
     return {
         str(done["name"]): [{"stop": band["stop"], "coding": band["coding"]} for band in done["bands"]]
-        for done in change.done
-        if change.step == STEP and done["what"] == "table"
+        for done in records
+        if done["what"] == "table"
     }
 
 

@@ -38,8 +38,8 @@ ROWS = 16_384
 #: Rows seen so often in training are a group; those seen most often are cut into so many groups more.
 EDGES = (0, 1, 2, 3, 8, 64)
 OFTEN_GROUPS = 12
-#: Of the allowed drop, what codes may spend when it is certified: the high end, and what is likely.
-SPENT, LIKELY_SPENT = 0.25, 0.5
+#: Of the allowed drop, what codes may spend when it is certified, at the high end.
+SPENT = 0.25
 #: Bits that a scalar quantiser pays above the Gaussian bound for each number it codes.
 SCALAR_LOSS = 0.25
 #: Codewords of a codebook, in half precision, and how many codebooks a table has.
@@ -73,15 +73,16 @@ def coded_bytes(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor]
     Args:
         counts: lookups of each row in training, by table.
 
-    Example: tables of DCN-V2 on Complete Journey, 186.6 MB, within 0.001: 0.27 to 0.62 MB; coded they take 0.32 MB.
+    Example: tables of DCN-V2 on Complete Journey, 186.6 MB, within 0.001: 0.27 to 0.62 MB; coded, they take 0.32 MB.
     """
     groups = group_rows(task, tables, counts)
-    low = _bytes(_ideal(groups), max_drop)
     codebooks = sum(min(2 * CODEBOOKS * CODEWORDS * table.dim, table.bytes // 4) for table in tables)
-    likely, high = (_bytes(_blind(groups), share * max_drop) + codebooks for share in (LIKELY_SPENT, SPENT))
     smallest = sum(2 * table.dim for table in tables)  # one vector a table, in half precision
     largest = sum(2 * table.rows * table.dim for table in tables)  # every row in half precision
-    return Span(*(float(min(max(size, smallest), largest)) for size in (low, max(likely, low), max(high, low))))
+    ideal, blind = _bytes(_ideal(groups), max_drop), _bytes(_blind(groups), SPENT * max_drop) + codebooks
+    low = min(max(ideal, smallest), largest)
+    high = min(max(blind, low), largest)
+    return Span(low, (low * high) ** 0.5, high)
 
 
 def group_rows(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor]) -> list[Group]:

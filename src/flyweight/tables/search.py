@@ -60,10 +60,13 @@ class Search:
         assert best is not None
         return best
 
-    def try_drop(self, max_drop: float) -> Trial | None:
+    def try_drop(self, max_drop: float, *, precision: float = PRECISION) -> Trial | None:
         """Return the smallest trial that will probably be certified inside `max_drop`; None when none will.
 
         A ladder of budgets until one holds and one does not, then bisection between the two.
+
+        Args:
+            precision: of the bytes found, as a factor.
         """
         floor, ceiling = float(self.smallest_bytes()), self.menu.size(self.menu.extreme(largest=True))
         budget = min(max(self.bench.bytes_before / FIRST_RATIO, floor), ceiling)
@@ -80,7 +83,7 @@ class Search:
                 if budget >= ceiling:
                     return None
                 budget = min(budget * LADDER * LADDER, ceiling)
-            elif best.table_bytes <= max(floor, failed) * PRECISION:
+            elif best.table_bytes <= max(floor, failed) * precision:
                 return best
             else:
                 budget = max(best.table_bytes / LADDER, floor) if failed == 0 else (best.table_bytes * failed) ** 0.5

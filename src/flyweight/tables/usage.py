@@ -26,7 +26,7 @@ def count_lookups(task: Task, tables: tuple[Table, ...]) -> dict[str, Tensor]:
     # An input with ids that the table lacks is changed on its way (hashed, clamped), though not in this batch perhaps.
     sources = {
         name: fields
-        for name, fields in _sources(task.model, tables, inputs).items()
+        for name, fields in fields_of_tables(task.model, tables, inputs).items()
         if all(0 < sizes[field] <= len(counts[name]) for field in fields)
     }
     indirect = tuple(table for table in tables if table.name not in sources)
@@ -67,7 +67,7 @@ def _add(counts: Tensor, ids: Tensor) -> None:
     counts.index_add_(0, ids, torch.ones(len(ids)))
 
 
-def _sources(model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor]) -> dict[str, list[str]]:
+def fields_of_tables(model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor]) -> dict[str, list[str]]:
     """Return, for each table whose lookups are inputs of the model unchanged, the names of those inputs."""
     with evaluating(model), torch.no_grad(), watching(model, tables) as watch:
         model(**inputs)

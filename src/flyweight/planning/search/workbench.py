@@ -149,7 +149,7 @@ class Workbench:
 
     def finished(self, made: Made) -> Made:
         """Return what was made with its logits recalibrated, as the last thing before the export."""
-        model, changes = recalibrate(self.task, made.model, made.changes)
+        model, changes = recalibrate(self.task, made.model, made.changes, self.original)
         return Made(model, (*made.changes, *changes))
 
     def export(self, made: Made, folder: Path) -> Artefact:
