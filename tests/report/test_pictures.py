@@ -5,28 +5,38 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from example_allocation import make_allocation
 from example_result import make_curve, make_hostile_result, make_result, make_scores, make_tables, make_timings
+from example_search import BEFORE, MARGIN, make_search
 from scipy import integrate
 from sklearn.calibration import calibration_curve as sklearn_curve
 
 from flyweight.report.data import TableRow
+from flyweight.report.pictures.allocation import draw_allocation
 from flyweight.report.pictures.calibration import calibration_curve, draw_calibration
 from flyweight.report.pictures.curve import draw_curve
+from flyweight.report.pictures.frontier import BYTES, LATENCY, Told, draw_frontier
 from flyweight.report.pictures.latency import density, draw_latency
 from flyweight.report.pictures.part_bytes import Part, draw_part_bytes
 from flyweight.report.pictures.score_change import describe_change, draw_score_change
+from flyweight.report.pictures.timeline import draw_timeline
 
 
 def parts(rows: tuple[TableRow, ...]) -> list[Part]:
     return [Part(row.name, row.bytes_before, row.bytes_after) for row in rows]
 
 
+TOLD = Told("auc", BEFORE, MARGIN, make_result().drop)
 DRAWN = {
     "tables": lambda width: draw_part_bytes(parts(make_tables()), "table", width),
     "curve": lambda width: draw_curve(make_curve(), 0.001, "auc", make_result().drop, width),
     "calibration": lambda width: draw_calibration(make_scores(), width),
     "scores": lambda width: draw_score_change(make_scores(), width),
     "latency": lambda width: draw_latency(make_timings(), width),
+    "front-bytes": lambda width: draw_frontier(make_search(40), BYTES, TOLD, width),
+    "front-latency": lambda width: draw_frontier(make_search(40), LATENCY, TOLD, width),
+    "timeline": lambda width: draw_timeline(make_search(40), BEFORE, "auc", width),
+    "allocation": lambda width: draw_allocation(make_allocation(), width),
 }
 
 

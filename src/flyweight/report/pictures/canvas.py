@@ -28,6 +28,7 @@ _VARIABLES = {
 ROLE_COLOURS = {"before": BEFORE, "exported": EXPORTED, "after": AFTER}
 #: A picture is drawn for a wide place and again for a phone: shrinking one to the other makes its text unreadable.
 NARROW = 500
+_TIP = "tip: "
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a table called "price_$_band" is a name, not a formula
@@ -91,6 +92,11 @@ def place_axes(figure: Figure, margins: Margins) -> Any:
     )
 
 
+def tell(artist: Any, words: str) -> None:
+    """Say something of an artist where the pointer rests on it; browsers show an SVG's titles without any script."""
+    artist.set_gid(_TIP + words)
+
+
 def shortened(name: str, length: int) -> str:
     """Return a name of at most `length` letters, its middle left out: both ends tell tables apart.
 
@@ -106,7 +112,8 @@ def shortened(name: str, length: int) -> str:
 
 def _for_the_page(svg: str, name: str, label: str) -> str:
     """Strip what belongs to a file of its own, and turn colours, fonts and identifiers into the page's."""
-    svg = svg[svg.index("<svg") :]
+    tips: list[str] = []
+    svg = re.sub(f'<g id="{_TIP}([^"]*)">', lambda m: f'<g class="tip-{_place(m[1], tips)}">', svg[svg.index("<svg") :])
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="([^"]*)"', r"\1", svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
@@ -117,7 +124,16 @@ def _for_the_page(svg: str, name: str, label: str) -> str:
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(f": {stand_in}", f": {variable}")
     svg = _without_idle_parts(re.sub(r"\n\s*", "\n", svg).replace(" \n", " ").strip())
-    return svg.replace("<svg", f"<svg role=\"img\" aria-label={quoteattr(label)}", 1)
+    svg = _with_styled_markers(svg)
+    # Last, so that no rule above reads the user's words; an escaped attribute is also escaped text.
+    svg = re.sub(r'<g class="tip-(\d+)">', lambda m: f'<g class="tip"><title>{tips[int(m[1])]}</title>', svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label={quoteattr(label)}', 1)
+
+
+def _place(words: str, tips: list[str]) -> int:
+    """Add words to a list and return their place in it."""
+    tips.append(words)
+    return len(tips) - 1
 
 
 def _without_idle_parts(svg: str) -> str:
@@ -128,6 +144,24 @@ def _without_idle_parts(svg: str) -> str:
     svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
     svg = re.sub(r"font-family: inherit; |; stroke-linecap: \w+", "", svg)
     return re.sub(r"\n+", "\n", _without_plain_groups(svg))
+
+
+def _with_styled_markers(svg: str) -> str:
+    """Give a marker its style once, where all its uses have the same, instead of with each use."""
+    styles: dict[str, set[str]] = {}
+    for name, style in re.findall(r'<use xlink:href="#([\w-]+)"[^>]*? style="([^"]*)"/>', svg):
+        styles.setdefault(name, set()).add(style)
+    shared = {name: found.pop() for name, found in styles.items() if len(found) == 1}
+
+    def drawn(path: re.Match[str]) -> str:
+        return f'{path[1]} style="{shared[path[2]]}"/>' if path[2] in shared else path[0]
+
+    svg = re.sub(r'(<path id="([\w-]+)"[^>]*?) style="[^"]*"/>', drawn, svg)
+    return re.sub(
+        r'(<use xlink:href="#([\w-]+)"[^>]*?) style="[^"]*"/>',
+        lambda use: f"{use[1]}/>" if use[2] in shared else use[0],
+        svg,
+    )
 
 
 def _without_plain_groups(svg: str) -> str:
