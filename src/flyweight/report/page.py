@@ -2,40 +2,29 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from flyweight.report.allocation_part import allocation_pictures
 from flyweight.report.data import LayerRow, ReportData, TableRow
+from flyweight.report.front import best_in_words, pick_command
 from flyweight.report.measured import how_measured
+from flyweight.report.picture import FULL, HALF, PAIR, SQUARE, Picture, drawings
 from flyweight.report.pictures.calibration import draw_calibration
 from flyweight.report.pictures.curve import draw_curve
 from flyweight.report.pictures.latency import draw_latency
 from flyweight.report.pictures.part_bytes import Part, draw_part_bytes
 from flyweight.report.pictures.score_change import describe_change, draw_score_change
+from flyweight.report.search_parts import (
+    front_rows,
+    search_facts,
+    search_pictures,
+    shown_axes,
+)
 from flyweight.report.verdict import comparison, judge
 from flyweight.report.words import bytes_in_words, count_in_words, divided, metric_in_words, milliseconds_in_words
-
-#: Pixels that pictures are drawn for: a laptop's full and half column, and a phone.
-FULL, HALF, PHONE = 1000, 480, 326
-#: A map of thousands of rows is drawn once, between a half column and a phone, because it takes most of the page.
-SQUARE = 400
-PAIR = (("before", "before"), ("after", "after"))
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture with its heading and what it says in words; `narrow` is its drawing for a phone, where that differs."""
-
-    key: str
-    title: str
-    words: str
-    wide: Markup
-    narrow: Markup = Markup("")  # noqa: RUF009 - a str, which never changes
-    half: bool = False
-    legend: tuple[tuple[str, str], ...] = ()  # (colour's role, word)
 
 
 def render_page(data: ReportData) -> str:
@@ -62,6 +51,11 @@ def render_page(data: ReportData) -> str:
         pictures=[picture for part in PICTURES for picture in part(data)],
         tables=[_table_words(row) for row in sorted(data.tables, key=lambda row: (-row.bytes_before, row.name))],
         layers=[_layer_words(row) for row in data.layers],
+        front=front_rows(data),
+        front_below=f"front-{axes[-1].key}" if (axes := shown_axes(data)) else "",
+        command=pick_command(data.search) if data.search else "",
+        best=best_in_words(data.search) if data.search else "",
+        facts=search_facts(data.search) if data.search else (),
         measured=how_measured(data),
         milliseconds=milliseconds_in_words,
     )
@@ -74,7 +68,7 @@ def _tables(data: ReportData) -> list[Picture]:
     tables = "1 embedding table" if len(data.tables) == 1 else f"{len(data.tables)} embedding tables"
     words = f"{tables}: {held[0]}, now {held[1]}. The scale is logarithmic: every step to the right multiplies."
     parts = [Part(row.name, row.bytes_before, row.bytes_after) for row in data.tables]
-    drawn = _drawings(partial(draw_part_bytes, parts, "table"), FULL)
+    drawn = drawings(partial(draw_part_bytes, parts, "table"), FULL)
     return [Picture("tables", "Where the bytes were, and are", words, *drawn, legend=PAIR)]
 
 
@@ -85,19 +79,19 @@ def _layers(data: ReportData) -> list[Picture]:
     held = (bytes_in_words(sum(part.bytes_before for part in parts)), sum(part.bytes_after for part in parts))
     layers = "The weights of 1 layer" if len(parts) == 1 else f"The weights of {len(parts)} layers"
     words = f"{layers}: {held[0]}, now {bytes_in_words(held[1])}. The scale is logarithmic."
-    drawn = _drawings(partial(draw_part_bytes, parts, "layer"), FULL)
+    drawn = drawings(partial(draw_part_bytes, parts, "layer"), FULL)
     return [Picture("layers", "What became of the layers", words, *drawn, legend=PAIR)]
 
 
 def _curve(data: ReportData) -> list[Picture]:
-    if not data.curve:
+    if not data.curve or shown_axes(data):  # the pictures of a search show all that the curve of its steps would
         return []
     proof = data.drop if data.after.split == "test" else None
     words = "Each point is a whole set of choices, tried on validation rows; the bars are "
     words += f"{data.curve[0].drop.confidence:.0%} intervals."
     if proof is not None:
         words += " The diamond is the certificate: the chosen model, exported, on test rows that no choice had seen."
-    drawn = _drawings(partial(draw_curve, data.curve, data.margin, data.metric, proof), FULL)
+    drawn = drawings(partial(draw_curve, data.curve, data.margin, data.metric, proof), FULL)
     return [Picture("curve", f"What each size costs in {metric_in_words(data.metric)}", words, *drawn)]
 
 
@@ -110,7 +104,7 @@ def _scores(data: ReportData) -> list[Picture]:
     if not scores.binary or scores.targets is None:
         return [change]
     words = "Of the rows scored 30%, do 30% turn out positive? On the dotted line, they do."
-    drawn = _drawings(partial(draw_calibration, scores), HALF)
+    drawn = drawings(partial(draw_calibration, scores), HALF)
     return [Picture("calibration", "Are probabilities still true?", words, *drawn, half=True, legend=PAIR), change]
 
 
@@ -121,16 +115,14 @@ def _latency(data: ReportData) -> list[Picture]:
     roles = {timing.role for timing in data.timings}
     named = (("before", "original"), ("exported", "original, exported"), ("after", "compressed"))
     legend = tuple(pair for pair in named if pair[0] in roles)
-    drawn = _drawings(partial(draw_latency, data.timings, unit=data.unit), FULL)
+    drawn = drawings(partial(draw_latency, data.timings, unit=data.unit), FULL)
     return [Picture("latency", "How long a call takes", words, *drawn, legend=legend)]
 
 
-def _drawings(paint: Callable[[int], str], wide: int) -> tuple[Markup, Markup]:
-    return Markup(paint(wide)), Markup(paint(PHONE))
-
-
 #: The pictures in the order of the page.
-PICTURES: tuple[Callable[[ReportData], list[Picture]], ...] = (_tables, _layers, _curve, _scores, _latency)
+PICTURES: tuple[Callable[[ReportData], list[Picture]], ...] = (
+    search_pictures, _tables, _layers, allocation_pictures, _curve, _scores, _latency,
+)  # fmt: skip
 
 
 def _table_words(row: TableRow) -> dict[str, str]:

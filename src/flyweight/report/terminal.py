@@ -8,13 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from flyweight.report.data import ReportData
+from flyweight.report.search_table import render_search
 from flyweight.report.verdict import Line, Tone, comparison, judge
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "red", "plain": ""}
 
 
 def render_table(data: ReportData) -> RenderableType:
-    """Return a rich renderable: verdict, before/after lines, engine, what was skipped, where to look next."""
+    """Return a rich renderable: verdict, before/after lines, search, engine, what was skipped, where to look next."""
     verdict = judge(data)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", no_wrap=True)
@@ -24,7 +25,8 @@ def render_table(data: ReportData) -> RenderableType:
         change = Text(_short(line), style=_STYLES[line.tone])
         table.add_row(Text(line.what), Text(line.before), Text(line.after), change)
     sentence = Text(verdict.sentence, style=_STYLES[verdict.tone])
-    return Group(Text(data.name, style="bold"), sentence, Text(""), table, *_footer(data))
+    head = (Text(data.name, style="bold"), sentence, Text(""), table)
+    return Group(*head, *render_search(data), *_footer(data))
 
 
 def render_text(data: ReportData, width: int = 100) -> str:
