@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flyweight.planning.budget import Budget as Budget
     from flyweight.planning.compress import compress as compress
     from flyweight.planning.profile import profile as profile
+    from flyweight.planning.recipe import Recipe as Recipe
+    from flyweight.planning.recipe import read_recipe as read_recipe
     from flyweight.pruning.drop_fields import DropFields as DropFields
     from flyweight.pruning.factorize import Factorize as Factorize
     from flyweight.pruning.prune import Prune as Prune
@@ -54,6 +56,7 @@ _HOMES: dict[str, str] = {
     "Metric": "flyweight.task.metric",
     "Prune": "flyweight.pruning.prune",
     "Quantize": "flyweight.quantization.quantize",
+    "Recipe": "flyweight.planning.recipe",
     "ShareWeights": "flyweight.pruning.share_weights",
     "Step": "flyweight.task.step",
     "Task": "flyweight.task.task",
@@ -63,6 +66,7 @@ _HOMES: dict[str, str] = {
     "load": "flyweight.bundle.load",
     "non_inferior": "flyweight.quality.intervals",
     "profile": "flyweight.planning.profile",
+    "read_recipe": "flyweight.planning.recipe",
     "verify": "flyweight.bundle.verify",
 }
 __version__ = "0.1.0"

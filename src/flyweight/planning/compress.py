@@ -9,10 +9,12 @@ from flyweight.errors import InputError
 from flyweight.planning.automatic import Automatic, find_recipe, folder_of, take
 from flyweight.planning.budget import Budget
 from flyweight.planning.evidence import contents_of
+from flyweight.planning.exact_steps import exact_recipe
 from flyweight.planning.interrupts import interrupts_wait
 from flyweight.planning.looks import confidence_of_look, note_look
 from flyweight.planning.measuring import measure
 from flyweight.planning.recalibrate import recalibrate
+from flyweight.planning.recipe import Recipe
 from flyweight.planning.report_data import report_of
 from flyweight.planning.result import Result, make_result
 from flyweight.planning.rewriting import rewritten_artefact
@@ -32,20 +34,21 @@ def compress(
     task: Task,
     budget: Budget | None = None,
     *,
-    steps: Sequence[Step] | None = None,
+    steps: Sequence[Step] | Recipe | None = None,
     rows: int | None = None,
     run: str | Path | None = None,
     pick: int | None = None,
     max_trials: int | None = None,
     source: str = "",
+    rewrite: bool | None = None,
 ) -> Result:
     """Return the smallest, fastest model found that stays inside a budget, exported, measured and certified.
 
     Args:
         task: the trained model and its data; it is not changed.
         budget: the limits; without steps they are what the search is for. None without steps allows a drop of 0.001.
-        steps: what to do, in order, instead of searching. One that breaks the model, or that must pay and makes it
-            slower, is taken back, with the reason among what was skipped.
+        steps: what to do, in order, instead of searching, or a recipe (`read_recipe`). One that breaks the model, or
+            that must pay and makes it slower, is taken back, with the reason among what was skipped.
         rows: of the call that is timed; None takes 500 candidates of one request, and 64 rows where nothing is
             scored by request (images, text).
         run: a folder that the search keeps its trials in: killed, it goes on from there; done, another of its points
@@ -53,6 +56,8 @@ def compress(
         pick: the number of a trial in `run` that is taken instead of searching.
         max_trials: of the search; None for no limit but `Budget.max_minutes`.
         source: how the command line names the task, to be noted in the folder.
+        rewrite: True computes once what a request repeats without asking the clock whether that is quicker, False
+            never; None does what the recipe says, and asks the clock where it says nothing.
 
     Raises:
         InputError: a step is no step or cannot do what it was asked; the budget contradicts itself or is beyond what
@@ -63,7 +68,12 @@ def compress(
     Interrupted (Ctrl-C) while it searches, it goes on with the best found so far, marked `interrupted`.
     Interrupted later, it measures what was found and hands it back; a second interrupt stops it.
     """
+    if isinstance(steps, Recipe):
+        rewrite = steps.rewrite if rewrite is None else rewrite
+        steps = steps.steps
     _check_arguments(task, budget, steps, run, pick)
+    if rewrite is not None and not isinstance(rewrite, bool):
+        raise InputError(f"rewrite must be True, False, or None to ask the clock; seen {rewrite!r}.")
     for name, count in (("rows", rows), ("max_trials", max_trials)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise InputError(f"{name} must be a positive whole number; seen {count!r}.")
@@ -75,7 +85,7 @@ def compress(
         setting = prepare(task, rows)
         chosen = _searched(setting, limits, folder, pick, max_trials) if folder else _given(setting, tuple(steps or ()))
         with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
-            return _finished(setting, chosen, limits, folder)
+            return _finished(setting, chosen, limits, folder, rewrite)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +122,9 @@ def _searched(
     return _Chosen(found.steps, found.applied, found)
 
 
-def _finished(setting: Setting, chosen: _Chosen, limits: Budget, folder: RunFolder | None) -> Result:
+def _finished(
+    setting: Setting, chosen: _Chosen, limits: Budget, folder: RunFolder | None, rewrite: bool | None
+) -> Result:
     """Export, measure, certify, and put the result together."""
     task, applied, found = setting.task, chosen.applied, chosen.found
     model, recalibrated = recalibrate(task, applied.model, applied.changes)
@@ -121,7 +133,8 @@ def _finished(setting: Setting, chosen: _Chosen, limits: Budget, folder: RunFold
     words = "the best found until the interrupt" if interrupted else "the compressed model"
     with stage(f"Exporting {words}", seconds=export_seconds(model)):
         wanted = [{name: one[name] for name in one if name not in applied.dropped} for one in setting.samples]
-        after, rewrites = rewritten_artefact(task, model, wanted, setting.gate(), Path(setting.folder.name, "after"))
+        place = Path(setting.folder.name, "after")
+        after, rewrites = rewritten_artefact(task, model, wanted, setting.gate(), place, rewrite)
     told = (*changes, rewrites) if rewrites.done or rewrites.skipped else changes
     looked = replace(limits, confidence=confidence_of_look(limits.confidence, folder))
     findings = measure(task, (setting.before, after), looked, setting.threads, setting.request)
@@ -140,6 +153,7 @@ def _finished(setting: Setting, chosen: _Chosen, limits: Budget, folder: RunFold
         drop=findings.comparison.drop,
         changes=changes,
         rewrites=rewrites,
+        recipe=exact_recipe(applied.changes, chosen.steps, rewrites),
         frontier=tuple(found.points()) if found else tuple(point for change in changes for point in change.curve),
         engine=findings.race.engine,
         missed=data.missed,

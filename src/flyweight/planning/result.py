@@ -9,6 +9,8 @@ from torch import nn
 
 from flyweight.bundle.write import Contents, write_bundle
 from flyweight.errors import InputError
+from flyweight.planning.exact_steps import inexact
+from flyweight.planning.recipe import Recipe, write_recipe
 from flyweight.report.data import ReportData
 from flyweight.report.page import render_page
 from flyweight.report.terminal import render_text
@@ -28,6 +30,8 @@ class Result:
         changes: what each step did and left out.
         rewrites: what the exported model computes once instead of for every candidate, and what was refused; `model`
             is as it was before.
+        recipe: the steps with all that they chose, and whether they were rewritten: run on the same task, it gives the
+            same model, byte by byte, without choosing anything.
         frontier: every point that was tried, on validation data.
         engine: the engine measured fastest on this machine.
         missed: what of the budget was not met, one sentence each; empty when all was.
@@ -40,6 +44,7 @@ class Result:
     drop: Estimate
     changes: tuple[Change, ...]
     rewrites: Change
+    recipe: Recipe
     frontier: tuple[Point, ...]
     engine: str
     missed: tuple[str, ...]
@@ -72,6 +77,15 @@ class Result:
         except OSError as error:
             raise InputError(f"The report cannot be written to {target}: {error.strerror}; choose another.") from error
         return target
+
+    def save_recipe(self, path: str | Path) -> Path:
+        """Write the recipe as TOML, to be read (`read_recipe`), edited and run again, and return its path.
+
+        Raises:
+            InputError: a step is of one's own or holds a module, or the path cannot be written.
+        """
+        notes = (self.data.name, *inexact(self.changes))
+        return write_recipe(path, self.recipe.steps, rewrite=self.recipe.rewrite, notes=notes)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the bundle, a folder `name.fly`, whole or not at all, and return its path.

@@ -25,14 +25,24 @@ CHECKED_ROWS, SECONDS = 256, 1.5
 
 
 def rewritten_artefact(
-    task: Task, model: nn.Module, samples: list[dict[str, Tensor]], gate: Gate, folder: Path
+    task: Task,
+    model: nn.Module,
+    samples: list[dict[str, Tensor]],
+    gate: Gate,
+    folder: Path,
+    rewrite: bool | None = None,
 ) -> tuple[Artefact, Change]:
     """Export a model as it is and rewritten, and return the quicker of the two with what was done.
+
+    Args:
+        rewrite: True keeps the rewritten one without asking the clock, False makes none.
 
     Raises:
         ExportError: the model itself cannot be exported; names the operator and the module.
     """
     plain = make_artefact(model, samples, gate.rows, folder / "plain")
+    if rewrite is False:
+        return plain, Change(REWRITE, model)
     if not any(field.role != "sample" for field in task.inputs.values()):
         return plain, Change(REWRITE, model)
     try:
@@ -43,20 +53,27 @@ def rewritten_artefact(
         return plain, Change(REWRITE, model, skipped=(untraced,))
     if not found.done:
         return plain, Change(REWRITE, model, skipped=(*found.refused, *found.undone))
-    return _kept(plain, model, samples, found, gate, folder)
+    return _kept(plain, model, samples, found, gate, folder, timed=rewrite is None)
 
 
 def _kept(
-    plain: Artefact, model: nn.Module, samples: list[dict[str, Tensor]], found: Rewritten, gate: Gate, folder: Path
+    plain: Artefact,
+    model: nn.Module,
+    samples: list[dict[str, Tensor]],
+    found: Rewritten,
+    gate: Gate,
+    folder: Path,
+    *,
+    timed: bool,
 ) -> tuple[Artefact, Change]:
     skipped = (*found.refused, *found.undone)
     try:
         with stage("Timing what the rewrites gain", seconds=SECONDS + 3.0):
             better = make_artefact(model, samples, gate.rows, folder / "rewritten", served=found.model)
-            gain = gate.gain(plain, better, SECONDS)
+            gain = gate.gain(plain, better, SECONDS) if timed else None
     except (ExportError, EngineError) as error:
         return plain, Change(REWRITE, model, skipped=(*skipped, Skipped(REWRITE, f"taken back: {error}", REWRITE)))
-    if is_slower(gain):
+    if gain is not None and is_slower(gain):
         seen = f"{gain.value:.2f} times the speed before"
         slower = Skipped(REWRITE, "taken back: a request became slower", REWRITE, seen)
         return plain, Change(REWRITE, model, skipped=(*skipped, slower))

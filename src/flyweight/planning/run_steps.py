@@ -13,6 +13,9 @@ from flyweight.task.scores import call_model, evaluating
 from flyweight.task.step import Step
 from flyweight.task.task import Task
 
+#: What the reason of a step that did not hold begins with.
+TAKEN_BACK = "taken back"
+
 
 @dataclass(frozen=True, eq=False)
 class Applied:
@@ -93,5 +96,5 @@ def _not_worth_it(step: Step, old: nn.Module, change: Change, gate: Gate) -> tup
 
 def _taken_back(change: Change, model: nn.Module, reason: str, seen: str) -> Change:
     kept = replace(change, model=model, done=(), curve=(), dropped_inputs=())
-    skipped = Skipped(change.step, f"taken back: {reason}", change.step, seen)
+    skipped = Skipped(change.step, f"{TAKEN_BACK}: {reason}", change.step, seen)
     return replace(kept, skipped=(*change.skipped, skipped))

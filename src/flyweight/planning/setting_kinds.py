@@ -1,0 +1,125 @@
+"""What a setting of a step may be, read off its annotation: checks of plain values, and the words for them."""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from flyweight.bundle.strict_json import one_line
+from flyweight.errors import InputError
+
+#: Whole numbers of TOML have 64 bits.
+_MOST = 2**63
+_WORDS: dict[object, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    Any: "a value",
+}
+_SEVERAL = {float: "numbers", int: "whole numbers", str: "texts"}
+
+
+def built(kind: type[Any], plain: Mapping[str, Any], where: str) -> Any:
+    """Return a dataclass of plain settings, each checked against its annotation.
+
+    Args:
+        where: stands before what is wrong ("recipe.toml, step 2 (prune)").
+
+    Raises:
+        InputError: a key is unknown (with the nearest known one) or missing, or a value is of another kind, or the
+            dataclass itself refuses it.
+    """
+    hints = get_type_hints(kind)
+    known = [field.name for field in fields(kind) if field.init]
+    for name in plain:
+        if name not in known:
+            near = get_close_matches(str(name), known, 1, 0.0)[0]
+            raise InputError(f"{where}: {one_line(name, 80)!r} is no setting of it; the nearest is {near!r}.")
+    for field in fields(kind):
+        required = field.default is MISSING and field.default_factory is MISSING
+        if required and field.name not in plain:
+            raise InputError(f"{where}: {field.name} is missing; it must be {words_for(hints[field.name])}.")
+    settings = {name: _checked(name, value, hints[name], where) for name, value in plain.items()}
+    try:
+        return kind(**settings)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _checked(name: str, value: object, kind: Any, where: str) -> object:
+    """Return a value as its setting wants it."""
+    inner = next((one for one in _choices(kind) if isinstance(one, type) and is_dataclass(one)), None)
+    if inner is not None and isinstance(value, Mapping):
+        return built(inner, value, f"{where}, {name}")
+    if not fits(value, kind):
+        raise InputError(f"{where}: {name} must be {words_for(kind)}; seen {shown(value)}.")
+    return value
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Return whether a plain value is of a kind.
+
+    Example:
+        >>> fits(3, float | None), fits(True, int), fits(["a"], tuple[str, ...])
+        (True, False, True)
+    """
+    if kind is Any:
+        return True
+    choices = _choices(kind)
+    if len(choices) > 1:
+        return any(fits(value, one) for one in choices)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in inner)
+    if origin in (tuple, Sequence):
+        return isinstance(value, (list, tuple)) and all(fits(one, inner[0]) for one in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(fits(one, inner[1]) for one in value.values())
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    if kind in (int, float) and isinstance(value, int):
+        return -_MOST <= value < _MOST
+    return isinstance(value, kind) if kind in (float, str) else False
+
+
+def words_for(kind: Any) -> str:
+    """Return what a setting may be, in words.
+
+    Example:
+        >>> words_for(float | None), words_for(Literal["a", "b"])
+        ('a number', "one of 'a', 'b'")
+    """
+    choices = [one for one in _choices(kind) if one is not type(None) and _is_plain(one)]
+    if len(choices) > 1:
+        return " or ".join(words_for(one) for one in choices)
+    only = choices[0]
+    origin, inner = get_origin(only), get_args(only)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if origin in (tuple, Sequence):
+        return f"a list of {_SEVERAL.get(inner[0], 'values')}"
+    if origin is Mapping or is_dataclass(only):
+        return "a table"
+    return _WORDS[only]
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, short whatever it is."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value):,}"
+    if isinstance(value, int) and not -_MOST <= value < _MOST:
+        return f"a number of {value.bit_length():,} bits"
+    return one_line(repr(value), 80)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _is_plain(kind: Any) -> bool:
+    """Return whether a value of that kind can stand in a file."""
+    return kind in _WORDS or get_origin(kind) is not None or is_dataclass(kind)
