@@ -109,6 +109,16 @@ def test_stage_within_a_search_is_a_line_of_its_panel() -> None:
     assert str(Screen(file.getvalue())) == "Searching (0 measured): 3 min 20 s"
 
 
+def test_stage_is_what_runs_now_where_the_search_names_nothing() -> None:
+    display, file = terminal()
+    with shown_on(display):
+        publish(replace(START, running=""))
+        with stage("Trial 3: tables 40x", seconds=30.0):
+            seen = frame(file, display)
+        display.close()
+    assert re.search(r"│ now +\S Trial 3: tables 40x ", seen)
+
+
 def test_line_that_cannot_wait_stands_above_the_panel() -> None:
     display, file = terminal()
     with shown_on(display):

@@ -67,8 +67,10 @@ class SearchPanel:
         grid.add_row("best", _line(state.best.words, "bold") if state.best else "nothing yet")
         for line in _numbers(state.best, state.metric) if state.best else ("", ""):
             grid.add_row("", _line(line))
-        grid.add_row("now", _line(state.running))
-        grid.add_row("", "" if stage is None else stage.get_renderable())
+        bar = "" if stage is None else stage.get_renderable()
+        now = (_line(state.running), bar) if state.running else (bar, "")
+        grid.add_row("now", now[0])
+        grid.add_row("", now[1])
         width = min(self._console.width - FREE, WIDEST)
         return Panel(grid, title="Searching", title_align="left", border_style="dim", width=width)
 
