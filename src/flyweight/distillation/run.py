@@ -104,6 +104,7 @@ class Run:
             return
         before = self.working.state(exact=True)
         self.working.model.train()
+        torch.manual_seed(self._seed(0))  # of dropout, whatever was drawn before
         with torch.no_grad():
             passes = chain.from_iterable(self.task.batches("train") for _ in range(READ_ANEW))
             for inputs, target, _ in islice(passes, READ_ANEW):
