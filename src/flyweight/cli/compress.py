@@ -11,6 +11,7 @@ from flyweight.errors import InputError
 
 if TYPE_CHECKING:
     from flyweight.planning.budget import Budget
+    from flyweight.planning.recipe import Recipe
 
 Source = Annotated[
     str | None, typer.Argument(help="path/to/file.py:function that returns a Task, or a name as complete-journey")
@@ -35,7 +36,9 @@ def compress(
     ] = None,
     from_run: Annotated[Path | None, typer.Option("--from", help="take a point of the search kept here")] = None,
     pick: Annotated[int | None, typer.Option(help="with --from: the number of the point, as the page shows it")] = None,
+    steps: Annotated[Path | None, typer.Option(help="a recipe to run instead of searching, recipe.toml")] = None,
     report_path: Annotated[Path | None, typer.Option("--report", help="also write the HTML page here")] = None,
+    recipe_path: Annotated[Path | None, typer.Option("--recipe", help="also write what was done as a recipe")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
 ) -> None:
     """Compress a task's model inside a budget and save it as a bundle."""
@@ -45,7 +48,10 @@ def compress(
     speed = {"max_latency_ms": max_latency_ms, "min_speedup": min_speedup, "max_minutes": max_minutes}
     given: dict[str, Any] = {name: value for name, value in (limits | speed).items() if value is not None}
     asked: dict[str, Any] = {"max_trials": max_trials}
-    if from_run is not None:
+    if steps is not None:
+        searching = {"--max-trials": max_trials, "--run": run, "--from": from_run, "--pick": pick}
+        asked = {"steps": _recipe(steps, [name for name, value in searching.items() if value is not None])}
+    elif from_run is not None:
         if pick is None:
             raise InputError("--from takes a point of an earlier search; say which with --pick NUMBER.")
         asked |= {"run": from_run, "pick": pick}
@@ -57,9 +63,19 @@ def compress(
     if task is None:
         raise InputError("Name a task: path/to/file.py:function that returns a Task, or complete-journey.")
     quality = {name for name in given if name not in ("max_minutes", "confidence")}
-    if not quality and from_run is None:
+    if not quality and from_run is None and steps is None:
         given["max_drop"] = 0.001
-    compress_source(task, Budget(**given) if given else None, out_path, report_path, overwrite=overwrite, **asked)
+    budget = Budget(**given) if given else None
+    compress_source(task, budget, out_path, report_path, overwrite=overwrite, recipe=recipe_path, **asked)
+
+
+def _recipe(path: Path, searching: list[str]) -> "Recipe":
+    """Read a recipe, before the minutes that a task may take."""
+    if searching:
+        raise InputError(f"--steps runs a recipe and searches nothing; leave out {', '.join(searching)}.")
+    from flyweight.planning.recipe import read_recipe
+
+    return read_recipe(path)
 
 
 def source_of(run: Path) -> str:
@@ -77,21 +93,35 @@ def source_of(run: Path) -> str:
 
 
 def compress_source(
-    source: str, budget: "Budget | None", bundle: Path, page: Path | None, *, overwrite: bool, **asked: Any
+    source: str,
+    budget: "Budget | None",
+    bundle: Path,
+    page: Path | None,
+    *,
+    overwrite: bool,
+    recipe: Path | None = None,
+    **asked: Any,
 ) -> None:
     """Do the work and leave with the exit code of its outcome."""
     from flyweight.bundle.write import check_target
 
     check_target(bundle, overwrite=overwrite)  # found out now, not after minutes of work
     try:
-        raise typer.Exit(_outcome(source, budget, bundle, page, overwrite=overwrite, **asked))
+        raise typer.Exit(_outcome(source, budget, bundle, page, recipe, overwrite=overwrite, **asked))
     except KeyboardInterrupt:
         errors.print("Interrupted; nothing was saved.")
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _outcome(
-    source: str, budget: "Budget | None", bundle: Path, page: Path | None, *, overwrite: bool, **asked: Any
+    source: str,
+    budget: "Budget | None",
+    bundle: Path,
+    page: Path | None,
+    recipe: Path | None,
+    *,
+    overwrite: bool,
+    **asked: Any,
 ) -> int:
     """Read a task, compress it, hand over the result, and return the exit code."""
     display = TerminalDisplay(errors)
@@ -106,7 +136,7 @@ def _outcome(
         task = load_task(source, ZooProgress(display))
         with shown_on(display):
             result = run(task, budget, source=_absolute(source), **asked)
-            return deliver(result, bundle, page, overwrite=overwrite)
+            return deliver(result, bundle, page, recipe, overwrite=overwrite)
     finally:
         display.close()
 

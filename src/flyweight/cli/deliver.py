@@ -14,12 +14,16 @@ from flyweight.report.terminal import render_table
 MET, MISSED, WRONG_INPUT = 0, 1, 2
 
 
-def deliver(result: Result, bundle: Path, page: Path | None, *, overwrite: bool) -> int:
+def deliver(
+    result: Result, bundle: Path, page: Path | None, recipe: Path | None = None, *, overwrite: bool = False
+) -> int:
     """Save a result, show it, and return the exit code: 0 budget met, 1 missed, 2 not written."""
     with interrupts_wait("Saving first; Ctrl-C again stops it."):
         saved, troubles = _save(result, bundle, overwrite=overwrite)
         if page is not None:
             troubles += _write_page(result, page, saved)
+        if recipe is not None:
+            troubles += _write_recipe(result, recipe)
     out.print()
     out.print(render_table(replace(result.data, look_next=_look_next(saved, page))), soft_wrap=False, crop=False)
     if result.interrupted:
@@ -57,6 +61,14 @@ def _write_page(result: Result, page: Path, saved: Path | None) -> list[str]:
         result.report(page)
     except InputError as error:
         return [f"{error} The bundle holds it too: {saved / 'report.html'}" if saved else str(error)]
+    return []
+
+
+def _write_recipe(result: Result, recipe: Path) -> list[str]:
+    try:
+        result.save_recipe(recipe)
+    except InputError as error:
+        return [str(error)]
     return []
 
 
