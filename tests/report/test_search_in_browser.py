@@ -23,6 +23,7 @@ RESULTS = {
     "many": lambda: make_searched_result(200, allocation=make_allocation(500, 40)),
     "hostile": make_hostile_search,
 }
+TABLET = 768
 SORTED = """<!doctype html><meta charset="utf-8"><body>
 <iframe id="f" style="width:1280px;height:900px" srcdoc="{page}"></iframe><pre id="measured"></pre><script>
 addEventListener("load", () => {{
@@ -39,8 +40,9 @@ addEventListener("load", () => {{
 </script></body>"""
 
 
-@pytest.mark.parametrize("width", [LAPTOP, PHONE])
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize(
+    ("name", "width"), [*((name, width) for name in RESULTS for width in (LAPTOP, PHONE)), ("hostile", TABLET)]
+)
 def test_page_of_a_search_holds_its_pictures_and_overflows_nowhere(tmp_path: Path, name: str, width: int) -> None:
     seen = measure(tmp_path, RESULTS[name](), width, unfold=True)
     assert seen["width"] == width
