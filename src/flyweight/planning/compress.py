@@ -113,6 +113,7 @@ def _searched(
         setting.request,
         setting.threads,
         limits.confidence,
+        (folder.path, str(folder.facts()["task"])),
     )
     folder.note_budget(limits)
     if pick is None:

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from flyweight.cost.module_macs import module_macs
 from flyweight.cost.sizes import module_sizes
-from flyweight.engines.node_owners import node_owners
-from flyweight.engines.operator_times import OperatorTimes
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ def find_parts(
 
     Args:
         inputs, rows: a batch, and its rows.
-        ms: milliseconds by module, as `module_ms` gives them.
+        ms: milliseconds by module; None where they are not known.
     """
     macs = module_macs(model, inputs, rows)
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
@@ -50,18 +47,3 @@ def find_parts(
         for name in names
     ]
     return tuple(sorted(found, key=lambda part: -part.bytes))
-
-
-def module_ms(path: Path, model: nn.Module, times: OperatorTimes) -> dict[str, float]:
-    """Return the milliseconds of a call by the module that they are for; what works for several is left out.
-
-    Args:
-        path: the file that was timed, an export of the model as it is.
-    """
-    owners = node_owners(path, {name for name, _ in model.named_modules()})
-    found: dict[str, float] = {}
-    for one in times.operators:
-        owner = next((owners[node] for node in one.nodes if node in owners), None)
-        if owner is not None:
-            found[owner] = found.get(owner, 0.0) + one.ms
-    return found

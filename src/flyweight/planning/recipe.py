@@ -11,7 +11,7 @@ from torch import nn
 from flyweight.bundle.strict_json import one_line
 from flyweight.distillation.distill import Distill
 from flyweight.errors import InputError
-from flyweight.planning.setting_kinds import built, shown
+from flyweight.planning.setting_kinds import NONE, built, shown
 from flyweight.planning.toml_text import read_toml, toml_of
 from flyweight.pruning.drop_fields import DropFields
 from flyweight.pruning.factorize import Factorize
@@ -95,7 +95,7 @@ def read_recipe(path: str | Path) -> Recipe:
     for name in document:
         if name not in ("rewrite", "steps"):
             near = get_close_matches(name, ("rewrite", "steps"), 1, 0.0)[0]
-            raise InputError(f"{where}: {one_line(name, 80)!r} is unknown; the nearest known is {near!r}.")
+            raise InputError(f"{where}: {one_line(repr(name), 80)} is unknown; the nearest known is {near!r}.")
     rewrite, steps = document.get("rewrite"), document.get("steps")
     if rewrite is not None and not isinstance(rewrite, bool):
         raise InputError(f"{where}: rewrite must be true or false; seen {shown(rewrite)}.")
@@ -140,6 +140,8 @@ def _plain(value: Any, where: str) -> Any:
             f"{where}= is a module ({type(value).__name__}), which cannot be written in a recipe. Give a Thinner(...), "
             "or keep the steps in Python."
         )
+    if value is None:  # where it is the default, it is left out
+        return NONE
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value):
@@ -168,7 +170,7 @@ def from_plain(plain: object, where: str = "the step") -> Step:
         raise InputError(f"{where}: step must be one of {', '.join(STEPS)}; seen {seen}.")
     if name not in STEPS:
         near = get_close_matches(name.lower(), STEPS, 1, 0.0)[0]
-        raise InputError(f"{where}: there is no step {one_line(name, 80)!r}; the nearest is {near!r}.")
+        raise InputError(f"{where}: there is no step {one_line(repr(name), 80)}; the nearest is {near!r}.")
     settings = {key: value for key, value in plain.items() if key != "step"}
     try:
         step: Step = built(STEPS[name], settings, f"{where} ({name})")

@@ -9,6 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from flyweight.bundle.strict_json import one_line
 from flyweight.errors import InputError
 
+#: What stands for None where that is not the default: files have no None.
+NONE = "none"
 #: Whole numbers of TOML have 64 bits.
 _MOST = 2**63
 _WORDS: dict[object, str] = {
@@ -32,16 +34,18 @@ def built(kind: type[Any], plain: Mapping[str, Any], where: str) -> Any:
             dataclass itself refuses it.
     """
     hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind) if field.init]
+    known = {field.name: field for field in fields(kind) if field.init}
     for name in plain:
         if name not in known:
             near = get_close_matches(str(name), known, 1, 0.0)[0]
-            raise InputError(f"{where}: {one_line(name, 80)!r} is no setting of it; the nearest is {near!r}.")
-    for field in fields(kind):
-        required = field.default is MISSING and field.default_factory is MISSING
-        if required and field.name not in plain:
-            raise InputError(f"{where}: {field.name} is missing; it must be {words_for(hints[field.name])}.")
-    settings = {name: _checked(name, value, hints[name], where) for name, value in plain.items()}
+            raise InputError(f"{where}: {one_line(repr(name), 80)} is no setting of it; the nearest is {near!r}.")
+    settings = {}
+    for name, field in known.items():
+        if name in plain:
+            none = field.default is not None and type(None) in _choices(hints[name])
+            settings[name] = None if none and plain[name] == NONE else _checked(name, plain[name], hints[name], where)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise InputError(f"{where}: {name} is missing; it must be {words_for(hints[name])}.")
     try:
         return kind(**settings)
     except InputError as error:
@@ -53,30 +57,38 @@ def _checked(name: str, value: object, kind: Any, where: str) -> object:
     inner = next((one for one in _choices(kind) if isinstance(one, type) and is_dataclass(one)), None)
     if inner is not None and isinstance(value, Mapping):
         return built(inner, value, f"{where}, {name}")
-    if not fits(value, kind):
-        raise InputError(f"{where}: {name} must be {words_for(kind)}; seen {shown(value)}.")
+    wrong = misfit(name, value, kind)
+    if wrong is not None:
+        raise InputError(f"{where}: {wrong}.")
     return value
 
 
-def fits(value: object, kind: Any) -> bool:
-    """Return whether a plain value is of a kind.
+def misfit(name: str, value: object, kind: Any) -> str | None:
+    """Return in words what of a plain value is of another kind than its setting, or None.
 
     Example:
-        >>> fits(3, float | None), fits(True, int), fits(["a"], tuple[str, ...])
-        (True, False, True)
+        >>> misfit("ratio", "half", float | None), misfit("kinds", ["a", 3], tuple[str, ...])
+        ("ratio must be a number; seen 'half'", 'kinds, entry 2 must be a text; seen 3')
     """
+    for choice in _choices(kind):
+        origin, inner = get_origin(choice), get_args(choice)
+        if origin is Mapping and isinstance(value, Mapping):
+            entries = [(f"{name}.{one_line(key, 80)}", one, inner[1]) for key, one in value.items()]
+            return next((wrong for entry in entries if (wrong := misfit(*entry))), None)
+        if origin in (tuple, Sequence) and isinstance(value, (list, tuple)):
+            entries = [(f"{name}, entry {number}", one, inner[0]) for number, one in enumerate(value, 1)]
+            return next((wrong for entry in entries if (wrong := misfit(*entry))), None)
+    if any(_is(value, choice) for choice in _choices(kind)):
+        return None
+    return f"{name} must be {words_for(kind)}; seen {shown(value)}"
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Return whether a value that is no table and no list is of a kind."""
     if kind is Any:
         return True
-    choices = _choices(kind)
-    if len(choices) > 1:
-        return any(fits(value, one) for one in choices)
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
-    if origin in (tuple, Sequence):
-        return isinstance(value, (list, tuple)) and all(fits(one, inner[0]) for one in value)
-    if origin is Mapping:
-        return isinstance(value, Mapping) and all(fits(one, inner[1]) for one in value.values())
+    if get_origin(kind) is Literal:
+        return any(value == one and type(value) is type(one) for one in get_args(kind))
     if isinstance(value, bool) or kind is bool:
         return kind is bool and isinstance(value, bool)
     if kind in (int, float) and isinstance(value, int):

@@ -1,6 +1,6 @@
 """A model timed as it is and rewritten, in every engine that is right, down to the engine's operators."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from flyweight.cost.latency import time_rounds
 from flyweight.engines.choose import choose_engine
-from flyweight.engines.operator_times import OperatorTimes, time_operators
+from flyweight.engines.node_owners import node_owners
+from flyweight.engines.operator_times import OperatorTimes, time_operators, with_modules
 from flyweight.engines.registry import ROUNDING, find_engine
 from flyweight.errors import EngineError
 from flyweight.planning.artefact import Artefact
@@ -95,7 +96,8 @@ def time_forms(
     rounds = time_rounds(calls, candidates=count, threads=threads, seconds=seconds)
     latencies = {name: rounds.latency(name) for name in calls}
     timed = Timed(latencies, {}, artefacts)
-    return Timed(latencies, _operators(timed, given, threads), artefacts)
+    modules = {name for name, _ in task.model.named_modules()}
+    return Timed(latencies, _operators(timed, given, threads, modules), artefacts)
 
 
 def _right_engines(artefact: Artefact, threads: int) -> list[str]:
@@ -110,10 +112,16 @@ def _right_engines(artefact: Artefact, threads: int) -> list[str]:
     return list(choice.latencies)
 
 
-def _operators(timed: Timed, given: Mapping[str, dict[str, Any]], threads: int) -> dict[str, OperatorTimes]:
+def _operators(
+    timed: Timed, given: Mapping[str, dict[str, Any]], threads: int, modules: Collection[str]
+) -> dict[str, OperatorTimes]:
+    owners = {
+        words: node_owners(artefact.exported.path, modules) for words, artefact in timed.artefacts.items()
+    }
     found = {}
     for name, arrays in given.items():
+        engine = engine_of(name)
         with suppress(EngineError):  # it has no profiler
-            path = timed.artefact(name).exported.path
-            found[name] = time_operators(path, arrays, engine_of(name), threads, LOOKING)
+            times = time_operators(timed.artefact(name).exported.path, arrays, engine, threads, LOOKING)
+            found[name] = with_modules(times, owners[name.removeprefix(engine)])
     return found

@@ -1,10 +1,12 @@
 """A task's tables weighed and encoded once, then coded at any size: what a search over whole recipes asks for."""
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from flyweight.errors import InputError
+from flyweight.tables.allocation import Choice
 from flyweight.tables.encode_tables import FINE_ABOVE
 from flyweight.tables.prepare import Weighed, encode_bands, test_size, usable_tables, weigh_rows
 from flyweight.tables.record import change_of
@@ -21,21 +23,56 @@ from flyweight.task.task import Task
 COARSE = 1.3
 #: Codings that are tried as teachers, as shares of the frugal menu's largest.
 TEACHERS = (0.75, 0.4, 0.2)
+#: Models kept of codings that were tried; others are built again from their choice when they are asked for.
+MOST_TRIED = 4
+
+
+class Codings(Protocol):
+    """Where codings are kept by their ratio, so that the same ratio is the same coding in every sitting."""
+
+    def coding(self, ratio: float) -> dict[str, Any] | None:
+        """Return the plain values kept for a ratio; None where there are none."""
+        ...
+
+    def note_coding(self, ratio: float, plain: dict[str, Any]) -> None:
+        """Keep plain values for a ratio."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What was chosen at a ratio: an option of each band, of the fine menu or the frugal one."""
+
+    choice: Choice
+    fine: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """The bench of a trial and that trial alone, as a change is made of them."""
+
+    bench: Bench
+    trials: tuple[Trial, ...]
 
 
 @dataclass
 class TableCoder:
     """The tables of a task, ready to be coded at many sizes; what is the same for all of them is worked out once.
 
+    What a ratio is coded as hangs on what was tried before it. So it is chosen once, and kept.
+
     Args:
         task: whose model's tables are coded, always from the original's rows.
+        codings: where choices are kept beyond this process; None keeps them here alone.
         seed: the same seed gives the same codes.
     """
 
     task: Task
+    codings: Codings | None = None
     seed: int = 0
     _searches: dict[bool, Search] = field(default_factory=dict, init=False)
-    _known: dict[float, Trial] = field(default_factory=dict, init=False)
+    _known: dict[float, _Known] = field(default_factory=dict, init=False)
+    _trials: dict[float, Trial] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.tables: tuple[Table, ...]
@@ -62,19 +99,7 @@ class TableCoder:
         Raises:
             InputError: even the smallest coding is larger.
         """
-        budget = self.bytes / ratio
-        search = self.search(fine=False)
-        if ratio in self._known:
-            return self._change(self._known[ratio], ratio)
-        if budget > FINE_ABOVE * search.menu.size(search.menu.extreme(largest=True)):
-            search = self.search(fine=True)
-        smallest = search.smallest_bytes()
-        if budget < smallest:
-            most = self.bytes / smallest
-            raise InputError(f"The tables cannot be coded {ratio:,.0f} times smaller; the most is {most:,.0f} times.")
-        with stage("Allocating bits and checking on validation data"):
-            self._known[ratio] = search.try_bytes(budget, rounds=rounds)
-        return self._change(self._known[ratio], ratio)
+        return self._change(self.tried(ratio) or self._try(ratio, rounds), ratio)
 
     def best_teacher(self) -> float:
         """Return the ratio whose coding is better on validation than the original, surely, and the most; 1 for none."""
@@ -85,22 +110,25 @@ class TableCoder:
             budget = max(share * largest, float(search.smallest_bytes()))
             trial = search.try_bytes(budget, rounds=0)
             if trial.drop.high < 0 and trial.drop.value < least:
-                best, least = self.bytes / trial.table_bytes, trial.drop.value
-                self._known[best] = trial
+                best, least = self._remember(trial, fine=False), trial.drop.value
+        search.trials.clear()
         return best
 
     def put(self, choice: tuple[int, ...]) -> float:
         """Try a choice of the frugal menu that was made elsewhere; return the ratio that `at` knows it by."""
-        bench = self.search(fine=False).bench
-        made = np.array(choice, dtype=np.int64)
-        trial = bench.run(made, (made,) * FOLDS)
-        ratio = self.bytes / trial.table_bytes
-        self._known[ratio] = trial
-        return ratio
+        return self._remember(self._build(_Known(np.array(choice, dtype=np.int64), fine=False)), fine=False)
 
     def tried(self, ratio: float) -> Trial | None:
-        """Return what was tried at exactly this ratio."""
-        return self._known.get(ratio)
+        """Return what was tried at exactly this ratio, in this sitting or an earlier one."""
+        if ratio in self._trials:
+            return self._trials[ratio]
+        known = self._known.get(ratio) or self._kept(ratio)
+        if known is None:
+            return None
+        self._known[ratio] = known
+        with stage("Coding tables as before"):
+            self._hold(ratio, self._build(known))
+        return self._trials[ratio]
 
     def ratio_within(self, max_drop: float) -> float:
         """Return how many times smaller the tables can be coded so that a certificate probably holds; 1 for not at all.
@@ -108,24 +136,16 @@ class TableCoder:
         Args:
             max_drop: the margin for the metric, and for the logloss where outputs are probabilities.
         """
-        trial: Trial | None = None
         for fine in (False, True):
             search = self.search(fine=fine)
             with stage("Allocating bits and checking on validation data", total=MOST_BUDGETS) as work:
                 search.tick = work.advance
                 trial = search.try_drop(max_drop, precision=COARSE)
                 search.tick = lambda: None
+            search.trials.clear()
             if trial is not None:
-                ratio = self.bytes / trial.table_bytes
-                self._known[ratio] = trial
-                return ratio
+                return self._remember(trial, fine=fine)
         return 1.0
-
-    def _change(self, trial: Trial, ratio: float) -> Change:
-        """Return the change of a trial."""
-        fine = any(trial is one for one in self._searches[True].trials) if True in self._searches else False
-        settings = {"ratio": ratio, "seed": self.seed}
-        return change_of(self.task, settings, trial, self.search(fine=fine), self.skipped, interrupted=False)
 
     def search(self, *, fine: bool) -> Search:
         """Return the search over the frugal or the fine menu; made when first asked for."""
@@ -140,3 +160,72 @@ class TableCoder:
             with stage("Predicting what each coding does", seconds=10.0):
                 self._searches[fine] = Search(Bench(self.task, self.tables, items, self._before, folds, size))
         return self._searches[fine]
+
+    def _try(self, ratio: float, rounds: int) -> Trial:
+        """Choose what a ratio is coded as."""
+        budget = self.bytes / ratio
+        search = self.search(fine=False)
+        fine = budget > FINE_ABOVE * search.menu.size(search.menu.extreme(largest=True))
+        search = self.search(fine=fine)
+        smallest = search.smallest_bytes()
+        if budget < smallest:
+            most = self.bytes / smallest
+            raise InputError(f"The tables cannot be coded {ratio:,.0f} times smaller; the most is {most:,.0f} times.")
+        with stage("Allocating bits and checking on validation data"):
+            trial = search.try_bytes(budget, rounds=rounds)
+        search.trials.clear()
+        self._remember(trial, fine=fine, ratio=ratio)
+        return trial
+
+    def _build(self, known: _Known) -> Trial:
+        return self.search(fine=known.fine).bench.run(known.choice, (known.choice,) * FOLDS)
+
+    def _remember(self, trial: Trial, *, fine: bool, ratio: float | None = None) -> float:
+        """Keep what was chosen, by the ratio asked for, or the one that it came to."""
+        ratio = self.bytes / trial.table_bytes if ratio is None else ratio
+        self._known[ratio] = _Known(trial.choice, fine)
+        self._hold(ratio, trial)
+        if self.codings is not None:
+            self.codings.note_coding(ratio, {"fine": fine, "bands": self._words(trial.choice, fine=fine)})
+        return ratio
+
+    def _hold(self, ratio: float, trial: Trial) -> None:
+        self._trials[ratio] = trial
+        while len(self._trials) > MOST_TRIED:
+            self._trials.pop(next(iter(self._trials)))
+
+    def _words(self, choice: Choice, *, fine: bool) -> list[list[Any]]:
+        """Return each band with its coding, in words that outlast a change of the menu."""
+        items = self.search(fine=fine).bench.items
+        return [
+            [item.table, item.start, item.stop, str(item.options[option].coding)]
+            for item, option in zip(items, choice, strict=True)
+        ]
+
+    def _kept(self, ratio: float) -> _Known | None:
+        """Return what an earlier sitting chose at a ratio.
+
+        Raises:
+            InputError: it does not fit the tables as they are cut and coded here.
+        """
+        plain = None if self.codings is None else self.codings.coding(ratio)
+        if plain is None:
+            return None
+        items = self.search(fine=plain["fine"]).bench.items
+        choice = []
+        for item, (table, start, stop, words) in zip(items, plain["bands"], strict=False):
+            known = [str(option.coding) for option in item.options]
+            if [item.table, item.start, item.stop] == [table, start, stop] and words in known:
+                choice.append(known.index(words))
+        if not len(choice) == len(items) == len(plain["bands"]):
+            raise InputError(
+                f"The coding of tables {ratio:,.0f}x that the search has kept is of other bands or codings than this "
+                "version cuts; search anew in another folder."
+            )
+        return _Known(np.array(choice, dtype=np.int64), fine=plain["fine"])
+
+    def _change(self, trial: Trial, ratio: float) -> Change:
+        """Return the change of a trial."""
+        bench = self.search(fine=self._known[ratio].fine).bench
+        settings = {"ratio": ratio, "seed": self.seed}
+        return change_of(self.task, settings, trial, _Tried(bench, (trial,)), self.skipped, interrupted=False)

@@ -38,6 +38,8 @@ ROWS = 16_384
 #: Rows seen so often in training are a group; those seen most often are cut into so many groups more.
 EDGES = (0, 1, 2, 3, 8, 64)
 OFTEN_GROUPS = 12
+#: Rows of a group whose covariance is taken.
+MOST_ROWS = 65_536
 #: Of the allowed drop, what codes may spend when it is certified, at the high end.
 SPENT = 0.25
 #: Bits that a scalar quantiser pays above the Gaussian bound for each number it codes.
@@ -60,7 +62,7 @@ class Group:
         spread: eigenvalues of C, (dim,); weight: what the loss feels in their directions, (dim,).
     """
 
-    rows: float
+    rows: int
     lookups: float
     felt: Vector
     spread: Vector
@@ -90,10 +92,12 @@ def group_rows(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor])
     rows, felt, seen = _feelings(task, tables)
     found: list[Group] = []
     for table in tables:
-        lookups = max(float(seen[table.name].sum()), 1.0)
-        gradient = felt[table.name] / lookups
+        gradient = felt[table.name].double() / max(float(seen[table.name].sum()), 1.0)
         for inside in _by_count(counts[table.name]):
-            found += _group(table.weight[inside], counts[table.name][inside], seen[table.name][inside] / rows, gradient)
+            lookups = float(seen[table.name][inside].double().mean()) / rows
+            some = inside[:: -(-len(inside) // MOST_ROWS)]
+            spread = _covariance(table.weight[some], counts[table.name][some])
+            found.append(_group(len(inside), lookups, spread, gradient))
     return found
 
 
@@ -129,17 +133,21 @@ def _by_count(counts: Tensor) -> Iterator[Tensor]:
             yield from torch.tensor_split(ordered, min(OFTEN_GROUPS, len(ordered)))
 
 
-def _group(rows: Tensor, counts: Tensor, seen: Tensor, gradient: Tensor) -> list[Group]:
-    weight = counts.double() + (0.0 if float(counts.sum()) else 1.0)
+def _covariance(rows: Tensor, counts: Tensor) -> Tensor:
+    """The covariance of rows, (dim, dim) float64, each as often as training looks it up; never seen, all alike."""
+    weight = counts.double() if float(counts.sum()) else torch.ones(len(rows), dtype=torch.float64)
     values = rows.double()
     values = values - (weight[:, None] * values).sum(0) / weight.sum()
-    covariance = (values * weight[:, None]).T @ values / weight.sum()
+    return (values * weight[:, None]).T @ values / weight.sum()
+
+
+def _group(rows: int, lookups: float, covariance: Tensor, gradient: Tensor) -> Group:
     spread, directions = torch.linalg.eigh(covariance)
-    root = directions * spread.clamp_min(0).sqrt()  # C = root root'
-    felt = torch.linalg.eigvalsh(root.T @ gradient.double() @ root).clamp_min(0)
-    weights = ((gradient.double() @ directions) * directions).sum(0).clamp_min(0)
-    found = (felt.numpy(), spread.clamp_min(0).numpy(), weights.numpy())
-    return [Group(len(rows), float(seen.double().mean()), *found)]
+    spread = spread.clamp_min(0)
+    root = directions * spread.sqrt()  # C = root root'
+    felt = torch.linalg.eigvalsh(root.T @ gradient @ root).clamp_min(0)
+    weight = ((gradient @ directions) * directions).sum(0).clamp_min(0)
+    return Group(rows, lookups, felt.numpy(), spread.numpy(), weight.numpy())
 
 
 #: Bits of all rows and the rise of the loss, at a price of the loss in bits.

@@ -6,9 +6,11 @@ steer, trials decide, and every trial is kept for the curve.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flyweight.tables.allocation import Choice, Damage, Menu, allocate
 from flyweight.tables.damage import Anchor, expand, menu_of
+from flyweight.tables.kept_damage import kept_damages
 from flyweight.tables.trial import Bench, Trial
 
 #: Times the damage is expanded anew around a tried choice for one byte budget.
@@ -29,17 +31,20 @@ class Search:
     Args:
         bench: what trials are made on.
         tick: called after every trial, for progress.
+        keep: the folder that first predictions are kept in, and what says which task they are of.
     """
 
     bench: Bench
     tick: Callable[[], None] = lambda: None
     trials: list[Trial] = field(default_factory=list)
+    keep: "tuple[Path, str] | None" = None
 
     def __post_init__(self) -> None:
         self.menu: Menu = menu_of(self.bench.items)
         self.start: Choice = self.menu.extreme(largest=True)
         self.overhead = 0.0
-        self.damages = self._expand()
+        folder, content = self.keep or (None, "")
+        self.damages = kept_damages(folder, content, self.menu, self._expand)
 
     def smallest_bytes(self) -> int:
         """Return the bytes of the smallest choice there is."""

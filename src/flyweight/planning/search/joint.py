@@ -96,6 +96,30 @@ def find_parts(bench: Workbench, trial: Trial | None) -> Parts:
     return Parts(bands, layers, damage, np.array(starts), np.array(bytes_), np.array(milliseconds))
 
 
+def sensitivities(parts: Parts) -> list[dict[str, object]]:
+    """Return each part's options with bytes, milliseconds and predicted damage of each alone, as plain values."""
+    alone = parts.damage.linear + 0.5 * np.diag(parts.damage.curvature)
+    names = [
+        (f"{band.table}[{band.start}:{band.stop}]", [str(one.coding) for one in band.options]) for band in parts.bands
+    ]
+    names += [(layer.name, [option.words for option in layer.options]) for layer in parts.layers]
+    return [
+        {
+            "part": name,
+            "options": [
+                {
+                    "words": words,
+                    "bytes": int(parts.bytes[first + place]),
+                    "milliseconds": round(float(parts.milliseconds[first + place]), 5),
+                    "damage": float(f"{alone[first + place]:.4g}"),
+                }
+                for place, words in enumerate(options)
+            ],
+        }
+        for (name, options), first in zip(names, parts.starts[:-1], strict=True)
+    ]
+
+
 def plan(parts: Parts, allowed: float) -> Joint:
     """Return the plan of least bytes times milliseconds whose predicted damage is at most `allowed`."""
     whole = np.array([len(band.options) - 1 for band in parts.bands] + [0 for _ in parts.layers], dtype=np.int64)

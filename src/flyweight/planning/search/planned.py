@@ -1,8 +1,11 @@
 """The first candidates of a search: what the joint plan of tables and layers says at several predicted damages."""
 
+import json
+
 from flyweight.errors import FlyweightError
 from flyweight.planning.search.candidate import Candidate
-from flyweight.planning.search.joint import Joint, find_parts, plan
+from flyweight.planning.search.joint import Joint, find_parts, plan, sensitivities
+from flyweight.planning.search.run_folder import write_whole
 from flyweight.planning.search.workbench import Workbench
 
 #: How much more of the loss each plan may cost than the coding of tables that holds alone, and whether learning
@@ -24,6 +27,8 @@ def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate
         return []
     if not parts.layers:
         return []
+    if bench.keep is not None:
+        write_whole(bench.keep[0] / "sensitivity.json", json.dumps(sensitivities(parts), indent=1) + "\n")
     base = parts.predicted(tuple(int(one) for one in trial.choice)) if trial is not None else 0.0
     found: list[Candidate] = []
     for more, learns in PLANS:

@@ -72,7 +72,7 @@ class RunFolder:
     def note(self, **facts: Any) -> None:
         """Write down more of what is known; whole or not at all."""
         known = self.facts() if (self.path / "run.json").exists() else {"format": FORMAT}
-        _write(self.path / "run.json", json.dumps({**known, **facts}, indent=2, sort_keys=True) + "\n")
+        write_whole(self.path / "run.json", json.dumps({**known, **facts}, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
@@ -131,7 +131,12 @@ def fingerprint(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: it cannot be written; says why.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(beside, "w", encoding="utf-8") as file:

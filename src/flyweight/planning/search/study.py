@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -95,6 +96,23 @@ class Trials:
     def _whole(self, trial: FrozenTrial) -> bool:
         """Whether all of a trial's values had been written when the process died."""
         return set(trial.params) == set(self.space.distributions())
+
+
+def kept_outcomes(path: Path) -> list[Outcome]:
+    """Return every trial of the search kept in a folder, in order.
+
+    Raises:
+        InputError: there is no database, or it cannot be read.
+    """
+    database = RunFolder(path).database
+    if not database.exists():
+        raise InputError(f"{path} holds no trials: there is no {database.name} in it.")
+    quiet_optuna()
+    try:
+        trials = optuna.load_study(study_name=NAME, storage=f"sqlite:///{database}").get_trials(deepcopy=False)
+    except Exception as error:  # whatever SQLAlchemy makes of a damaged file
+        raise InputError(f"The trials in {database} cannot be read ({type(error).__name__}).") from error
+    return [outcome_of(json.loads(one.user_attrs[OUTCOME])) for one in trials if OUTCOME in one.user_attrs]
 
 
 def _sampler(seed: int) -> BaseSampler:

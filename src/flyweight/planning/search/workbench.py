@@ -74,6 +74,7 @@ class Workbench:
         request: what is timed.
         threads: of the engines.
         confidence: of intervals.
+        keep: the folder that predictions are kept in, and what tells this task from others.
     """
 
     task: Task
@@ -83,6 +84,7 @@ class Workbench:
     request: dict[str, Tensor]
     threads: int
     confidence: float
+    keep: "tuple[Path, str] | None" = None
     _kept: dict[str, Made] = field(default_factory=dict)
     _coder: TableCoder | None = None
     _scores: Scores | None = None
@@ -91,7 +93,7 @@ class Workbench:
     def coder(self) -> TableCoder:
         """The task's tables, weighed and encoded once."""
         if self._coder is None:
-            self._coder = TableCoder(self.task)
+            self._coder = TableCoder(self.task, keep=self.keep)
         return self._coder
 
     @property

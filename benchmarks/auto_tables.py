@@ -1,0 +1,76 @@
+"""The tables of docs/planning.md, made from what `auto.py` and its parts wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- auto:begin -->", "<!-- auto:end -->"
+Json = dict[str, Any]
+
+
+def write(results: Path, page: Path) -> None:
+    """Put the tables into the page, between its marks."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("auto_*.json"))}
+    text = page.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    parts = [_cases(found), _ablation(found.get("auto_ablation"))]
+    page.write_text(f"{before}{BEGIN}\n" + "\n".join(part for part in parts if part) + f"{END}{after}")
+
+
+def _cases(found: dict[str, Json]) -> str:
+    rows = [one for one in found.values() if "facts" in one]
+    lines = [
+        "| command | tables | model on disk | bundle folder | one request | drop, certified on | held | took |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in rows:
+        facts = one["facts"]
+        before, after, drop, latency = facts["before"], facts["after"], facts["drop"], facts["latency_ms"]
+        options = " ".join(f"{name} {value}" for name, value in one["options"].items())
+        tables = _ratio(before["table_bytes"], after["table_bytes"])
+        speed = latency["before"]["p50"] / latency["after"]["p50"]
+        lines.append(
+            f"| `{one['task']} {options}`{_goes_on(one)} | {tables} | {_size(after['bytes'])}, "
+            f"{_ratio(before['bytes'], after['bytes'])} | {_size(one['folder_bytes'])} | "
+            f"{latency['before']['p50']:.2f} -> {latency['after']['p50']:.3f} ms, {speed:.1f}x ({facts['engine']}) | "
+            f"{before['quality']['value']:.4f}, {_drop(drop)}, n={drop['n']:,} | "
+            f"{'yes' if one['exit_code'] == 0 else 'no'} | {one['seconds'] / 60:.1f} min, {len(one['trials'])} trials |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _goes_on(one: Json) -> str:
+    return f", going on from {one['after']}" if one["after"] else ""
+
+
+def _ablation(found: Json | None) -> str:
+    if found is None:
+        return ""
+    lines = [
+        f"\nMethod by method ({found['candidate']}; validation rows, one thread, all lines timed in turns):\n",
+        "| | model on disk | one request | x eager | drop |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        gain = row["speedup"]
+        lines.append(
+            f"| {row['name']} ({row['engine']}) | {_size(row['bytes'])} | {row['ms']:.3f} ms | {gain[0]:.1f}x "
+            f"[{gain[1]:.1f}, {gain[2]:.1f}] | {row['drop'][0]:+.4f} [{row['drop'][1]:+.4f}, {row['drop'][2]:+.4f}] |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _drop(drop: Json) -> str:
+    return f"drop {drop['value']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}]"
+
+
+def _ratio(before: int, after: int) -> str:
+    return "-" if not before else f"{before / max(after, 1):,.0f}x"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
