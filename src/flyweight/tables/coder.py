@@ -1,6 +1,7 @@
 """A task's tables weighed and encoded once, then coded at any size: what a search over whole recipes asks for."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,13 +64,15 @@ class TableCoder:
 
     Args:
         task: whose model's tables are coded, always from the original's rows.
-        codings: where choices are kept beyond this process; None keeps them here alone.
         seed: the same seed gives the same codes.
+        keep: the folder that predictions are kept in, and what tells this task from others.
+        codings: where choices are kept beyond this process; None keeps them here alone.
     """
 
     task: Task
-    codings: Codings | None = None
     seed: int = 0
+    keep: "tuple[Path, str] | None" = None
+    codings: Codings | None = None
     _searches: dict[bool, Search] = field(default_factory=dict, init=False)
     _known: dict[float, _Known] = field(default_factory=dict, init=False)
     _trials: dict[float, Trial] = field(default_factory=dict, init=False)
@@ -158,7 +161,8 @@ class TableCoder:
             folds = validation_folds(self.task).numpy()
             size = test_size(self.task, self._before)
             with stage("Predicting what each coding does", seconds=10.0):
-                self._searches[fine] = Search(Bench(self.task, self.tables, items, self._before, folds, size))
+                bench = Bench(self.task, self.tables, items, self._before, folds, size)
+                self._searches[fine] = Search(bench, keep=self.keep)
         return self._searches[fine]
 
     def _try(self, ratio: float, rounds: int) -> Trial:
