@@ -114,6 +114,7 @@ def _searched(
         setting.threads,
         limits.confidence,
         (folder.path, str(folder.facts()["task"])),
+        folder,
     )
     folder.note_budget(limits)
     if pick is None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from flyweight.distillation.checksum import bytes_of
 from flyweight.errors import InputError
 from flyweight.planning.budget import Budget
 from flyweight.task.task import Split, Task
 
 FORMAT = 1
-#: Rows of each split that tell one task's data from another's.
+#: Rows of a split that, beside how many there are, tell one task's data from another's.
 _ROWS = 256
 
 
@@ -42,6 +43,24 @@ class RunFolder:
         """Return the file that a training goes on from after a kill."""
         return str(self.path / "learning" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt")
 
+    def coding(self, ratio: float) -> dict[str, Any] | None:
+        """Return how tables were coded at a ratio, as the coder wrote it down; None where they were not.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        file = self._coding(ratio)
+        return self._read(file) if file.exists() else None
+
+    def note_coding(self, ratio: float, plain: dict[str, Any]) -> None:
+        """Write down how tables are coded at a ratio, so that it is the same coding in every sitting."""
+        file = self._coding(ratio)
+        file.parent.mkdir(exist_ok=True)
+        write_whole(file, json.dumps(plain, sort_keys=True) + "\n")
+
+    def _coding(self, ratio: float) -> Path:
+        return self.path / "codings" / f"{float(ratio)!r}.json"
+
     def facts(self) -> dict[str, Any]:
         """Return what the search is of.
 
@@ -49,15 +68,21 @@ class RunFolder:
             InputError: the folder holds no search, or a damaged one.
         """
         file = self.path / "run.json"
+        if not file.exists():
+            raise InputError(f"{self.path} holds no search: there is no run.json in it.")
+        found = self._read(file)
+        if found.get("format") != FORMAT:
+            seen = found.get("format")
+            raise InputError(f"{file} has format {seen!r}, and this version reads {FORMAT}; search anew elsewhere.")
+        return found
+
+    def _read(self, file: Path) -> dict[str, Any]:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{self.path} holds no search: there is no run.json in it.") from None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{file} cannot be read ({error}); remove the folder to search anew.") from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            seen = found.get("format") if isinstance(found, dict) else type(found).__name__
-            raise InputError(f"{file} has format {seen!r}, and this version reads {FORMAT}; search anew elsewhere.")
+        if not isinstance(found, dict):
+            raise InputError(f"{file} holds no search but a {type(found).__name__}; remove the folder to search anew.")
         return found
 
     def note_budget(self, budget: Budget) -> None:
@@ -97,8 +122,15 @@ def opened(path: Path, task: Task, source: str) -> Iterator[RunFolder]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"Another search is running in {path}; wait for it, or name another folder.") from None
+        except OSError as error:
+            why = f"The folder of the search, {path}, cannot be locked: {error.strerror}; name one on another disk."
+            raise InputError(why) from error
+        if folder.database.exists() and not (path / "run.json").exists():
+            raise InputError(
+                f"{path} holds trials but no run.json that says of which task; name another folder, or remove it."
+            )
         if (path / "run.json").exists():
             known = folder.facts().get("task")
             if known != own:
@@ -116,18 +148,24 @@ def opened(path: Path, task: Task, source: str) -> Iterator[RunFolder]:
 
 
 def fingerprint(task: Task) -> str:
-    """Return what tells a task from others: its weights, its inputs and metric, and the first rows of each split."""
+    """Return what tells a task from others: its weights, its inputs and metric, and the rows that it is judged on.
+
+    Rows of the train split have no part in it: they may come in another order, or augmented, in each process.
+    """
     digest = hashlib.sha256()
     digest.update(repr([task.spec.name, task.group, task.output, sorted(task.inputs.items())]).encode())
     for name, tensor in sorted(task.model.state_dict().items()):
         digest.update(name.encode())
         if isinstance(tensor, torch.Tensor):
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    splits: tuple[Split, ...] = ("train", "validation", "test")
+            digest.update(bytes_of(tensor))
+    splits: tuple[Split, ...] = ("validation", "test")
     for split in splits:
-        inputs, target, _ = next(task.batches(split))
-        for value in (*(inputs[name] for name in sorted(inputs)), target):
-            digest.update(value[:_ROWS].detach().cpu().contiguous().numpy().tobytes())
+        rows = 0
+        for inputs, target, _ in task.batches(split):
+            for value in (*(inputs[name] for name in sorted(inputs)), target):
+                digest.update(bytes_of(value[: max(_ROWS - rows, 0)]))
+            rows += len(target)
+        digest.update(f"{split} {rows}".encode())
     return digest.hexdigest()[:16]
 
 

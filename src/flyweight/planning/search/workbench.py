@@ -32,7 +32,7 @@ from flyweight.quality.intervals import paired_drop
 from flyweight.rewrite.hoist import hoist
 from flyweight.rewrite.rules import RULES
 from flyweight.tables.coded_teacher import CodedTeacher, teaching
-from flyweight.tables.coder import TableCoder
+from flyweight.tables.coder import Codings, TableCoder
 from flyweight.tables.encode_tables import EncodeTables
 from flyweight.tables.recalibration import recalibrates
 from flyweight.tables.sizes import table_bytes
@@ -75,6 +75,7 @@ class Workbench:
         threads: of the engines.
         confidence: of intervals.
         keep: the folder that predictions are kept in, and what tells this task from others.
+        codings: where it is kept what each ratio of the tables is coded as.
     """
 
     task: Task
@@ -85,6 +86,7 @@ class Workbench:
     threads: int
     confidence: float
     keep: "tuple[Path, str] | None" = None
+    codings: Codings | None = None
     _kept: dict[str, Made] = field(default_factory=dict)
     _coder: TableCoder | None = None
     _scores: Scores | None = None
@@ -93,7 +95,7 @@ class Workbench:
     def coder(self) -> TableCoder:
         """The task's tables, weighed and encoded once."""
         if self._coder is None:
-            self._coder = TableCoder(self.task, keep=self.keep)
+            self._coder = TableCoder(self.task, keep=self.keep, codings=self.codings)
         return self._coder
 
     @property
