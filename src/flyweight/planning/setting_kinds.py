@@ -42,14 +42,23 @@ def built(kind: type[Any], plain: Mapping[str, Any], where: str) -> Any:
     settings = {}
     for name, field in known.items():
         if name in plain:
-            none = field.default is not None and type(None) in _choices(hints[name])
-            settings[name] = None if none and plain[name] == NONE else _checked(name, plain[name], hints[name], where)
+            wanted = hints[name] if field.default is None else _spelled(hints[name])
+            value = _checked(name, plain[name], wanted, where)
+            settings[name] = None if wanted is not hints[name] and value == NONE else value
         elif field.default is MISSING and field.default_factory is MISSING:
             raise InputError(f"{where}: {name} is missing; it must be {words_for(hints[name])}.")
     try:
         return kind(**settings)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _spelled(kind: Any) -> Any:
+    """Return a choice of words that may be None as a file spells it: with one word more."""
+    choices = [one for one in _choices(kind) if one is not type(None)]
+    if len(choices) == len(_choices(kind)) or get_origin(choices[0]) is not Literal:
+        return kind
+    return Literal[(*get_args(choices[0]), NONE)]
 
 
 def _checked(name: str, value: object, kind: Any, where: str) -> object:
