@@ -18,10 +18,10 @@ from flyweight.quality.intervals import estimate, paired_drop
 from flyweight.task.estimate import Estimate
 from flyweight.task.metric import find_metric
 from flyweight.task.task import Task
-from flyweight.zoo import complete_journey, movielens
+from flyweight.zoo import complete_journey, movielens, retail_rows
 from flyweight.zoo.batches import Batches
 from flyweight.zoo.dataset import Dataset
-from flyweight.zoo.references import REFERENCES, count_scores, rate_scores
+from flyweight.zoo.references import REFERENCES, count_scores, rate_scores, regression_scores
 from flyweight.zoo.tasks import ZOO
 
 HERE = Path(__file__).parent
@@ -68,6 +68,19 @@ def measure_movielens(task: Task, data: Dataset) -> list[dict[str, Any]]:
     return [{"name": name, "auc": quality(values, data.test, users)} for name, values in scores.items()]
 
 
+def measure_retail(task: Task, data: Dataset) -> list[dict[str, Any]]:
+    """Return the test AUC of simple rankers and of DCN-V2 on Online Retail II."""
+    customers = data.test.extra["customer_number"].long()
+    plain = tuple(name for name in data.fields if "_x_" not in name)
+    scores = {
+        "how long ago the customer bought it": rate_scores(data.train, data.test, "since"),
+        "what was sold of it in 28 days": rate_scores(data.train, data.test, "sales"),
+        "logistic regression": regression_scores(data, data.test, plain),
+        "DCN-V2": torch.from_numpy(task.scores("test").outputs),
+    }
+    return [{"name": name, "auc": quality(values, data.test, customers)} for name, values in scores.items()]
+
+
 def compare_groups(task: Task, data: Dataset) -> list[dict[str, Any]]:
     """Return the drop from leaving one table out, with intervals by row, by request and by household."""
     smaller = copy.deepcopy(task.model)
@@ -100,6 +113,7 @@ def render(result: dict[str, Any]) -> str:
     for title, key, unit in (
         ("Complete Journey, test weeks 51 to 53", "complete_journey", "requests"),
         ("MovieLens-1M, each user's last tenth of likes", "movielens_1m", "users"),
+        ("Online Retail II, baskets of November and December 2011", "online_retail", "customers"),
     ):
         first = result[key][0]["auc"]
         lines += [f"{title}: {first['n']:,} rows, {first['groups']:,} {unit}.", "", "| ranker | test AUC, 95% |"]
@@ -143,6 +157,7 @@ def main() -> None:
         "hardware": describe_hardware(),
         "complete_journey": measure_journey(ranker, journey),
         "movielens_1m": measure_movielens(tower, films),
+        "online_retail": measure_retail(ZOO["online-retail"](), retail_rows.load()),
         "groups": compare_groups(ranker, journey),
         "seconds": round(time.perf_counter() - started, 1),
     }

@@ -6,7 +6,7 @@ fees and samples. Time splits it: the last two weeks of October 2011 are validat
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,8 @@ class Baskets:
         days: (baskets,), whole days since the first one.
         users, items: vocabulary sizes, id 0 included.
         unseen: lines of validation and test left out because training never saw the product.
+        codes: (items,), the stock code of each product; "" for 0.
+        began: the first day.
     """
 
     item: Ints
@@ -48,6 +50,8 @@ class Baskets:
     users: int
     items: int
     unseen: int
+    codes: tuple[str, ...]
+    began: date
 
     def history(self, baskets: Ints, width: int) -> Ints:
         """Return (baskets, width) what the customer bought before each basket, the newest first, 0 where no more.
@@ -76,12 +80,21 @@ def load() -> Baskets:
     Raises:
         InputError: the file is not there, or lacks a column; says where it was looked for.
     """
+    return as_baskets(read_lines())
+
+
+def read_lines() -> pl.DataFrame:
+    """Return the file's invoice lines.
+
+    Raises:
+        InputError: as `load`.
+    """
     path = find_data(FILE)
     lines = pl.read_parquet(path)
-    missing = [name for name in _COLUMNS if name not in lines.columns]
+    missing = [name for name in (*_COLUMNS, "Description") if name not in lines.columns]
     if missing:
         raise InputError(f"{path.name} lacks the columns {missing}; it has {lines.columns}. Take the file of UCI.")
-    return as_baskets(lines)
+    return lines
 
 
 def as_baskets(lines: pl.DataFrame) -> Baskets:
@@ -98,12 +111,15 @@ def as_baskets(lines: pl.DataFrame) -> Baskets:
     if not (split == 0).any():
         raise InputError(f"No product was bought before {VALIDATION_FROM:%Y-%m-%d}, so there is nothing to learn from.")
     item, items = frequency_ids(_codes(lines["StockCode"]), split == 0)
+    named = dict(zip(item.tolist(), lines["StockCode"].to_list(), strict=True))
     user, users = frequency_ids(lines["CustomerID"].to_numpy().astype(np.int64), split == 0)
     kept = item > 0
     customer = lines["CustomerID"].to_numpy()[kept]
     invoice = _codes(lines["InvoiceNo"])[kept]
     first = np.flatnonzero(np.diff(invoice, prepend=-1))  # lines are sorted by customer, time and invoice
-    days = (lines["InvoiceDate"] - lines["InvoiceDate"].min()).dt.total_days().to_numpy()[kept]
+    began = lines["InvoiceDate"].min()
+    assert isinstance(began, datetime)
+    days = (lines["InvoiceDate"] - began).dt.total_days().to_numpy()[kept]
     return Baskets(
         item=item[kept].astype(np.int64),
         first=np.append(first, len(invoice)),
@@ -114,6 +130,42 @@ def as_baskets(lines: pl.DataFrame) -> Baskets:
         users=users,
         items=items,
         unseen=int(np.count_nonzero(~kept)),
+        codes=("", *(named[number] for number in range(1, items))),
+        began=began.date(),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What a catalogue says of each product, by id.
+
+    Args:
+        kind: (items,), whole numbers that tell the last words of descriptions apart ("... HOLDER").
+        price: (items,), the median unit price before validation.
+    """
+
+    kind: Ints
+    price: NDArray[np.float64]
+
+
+def describe_products(lines: pl.DataFrame, data: Baskets) -> Products:
+    """Return kind and price of each product of baskets; of several descriptions the most frequent one."""
+    told = _products(lines).filter(pl.col("InvoiceDate") < VALIDATION_FROM)
+    words = (
+        told.group_by("StockCode", "Description")
+        .len()
+        .sort("StockCode", "len", "Description", descending=[False, True, False], nulls_last=True)
+        .group_by("StockCode", maintain_order=True)
+        .first()
+        .with_columns(kind=pl.col("Description").fill_null("").str.strip_chars().str.split(" ").list.last())
+    )
+    prices = told.group_by("StockCode").agg(price=pl.col("UnitPrice").median())
+    known = words.join(prices, on="StockCode")
+    ranks = dict(zip(known["StockCode"], _codes(known["kind"]).tolist(), strict=True))
+    price = dict(zip(known["StockCode"], known["price"], strict=True))
+    return Products(
+        np.array([ranks.get(code, 0) for code in data.codes], dtype=np.int64),
+        np.array([price.get(code, 0.0) for code in data.codes], dtype=np.float64),
     )
 
 
@@ -123,18 +175,21 @@ def _bought(lines: pl.DataFrame) -> pl.DataFrame:
     The file's two sheets share nine days of December 2010; a product once an invoice drops the copies too.
     """
     return (
-        lines.select(_COLUMNS)
-        .with_columns(pl.col("StockCode").str.to_uppercase().str.strip_chars())
-        .filter(
-            pl.col("CustomerID").is_not_null()
-            & ~pl.col("InvoiceNo").str.starts_with("C")
-            & (pl.col("Quantity") > 0)
-            & (pl.col("UnitPrice") > 0)
-            & pl.col("StockCode").str.contains(_PRODUCT)
-        )
+        _products(lines.select(_COLUMNS))
         .with_columns(pl.col("InvoiceDate").min().over("InvoiceNo"))
         .unique(["InvoiceNo", "StockCode"], keep="any")
         .sort("CustomerID", "InvoiceDate", "InvoiceNo", "StockCode")
+    )
+
+
+def _products(lines: pl.DataFrame) -> pl.DataFrame:
+    """Return the lines in which a known customer bought a product."""
+    return lines.with_columns(pl.col("StockCode").str.to_uppercase().str.strip_chars()).filter(
+        pl.col("CustomerID").is_not_null()
+        & ~pl.col("InvoiceNo").str.starts_with("C")
+        & (pl.col("Quantity") > 0)
+        & (pl.col("UnitPrice") > 0)
+        & pl.col("StockCode").str.contains(_PRODUCT)
     )
 
 
