@@ -22,8 +22,8 @@ from flyweight.task.task import Task
 
 #: How precisely the bytes of a coding within a drop are found: a search goes on from there.
 COARSE = 1.3
-#: Codings that are tried as teachers, as shares of the frugal menu's largest.
-TEACHERS = (0.75, 0.4, 0.2)
+#: Ratios of codings that are tried as teachers: few enough bits to forget, enough to know.
+TEACHERS = (160.0, 64.0, 32.0)
 #: Models kept of codings that were tried; others are built again from their choice when they are asked for.
 MOST_TRIED = 4
 
@@ -106,15 +106,16 @@ class TableCoder:
 
     def best_teacher(self) -> float:
         """Return the ratio whose coding is better on validation than the original, surely, and the most; 1 for none."""
-        search = self.search(fine=False)
-        largest = search.menu.size(search.menu.extreme(largest=True))
         best, least = 1.0, 0.0
-        for share in TEACHERS:
-            budget = max(share * largest, float(search.smallest_bytes()))
-            trial = search.try_bytes(budget, rounds=0)
+        for ratio in TEACHERS:
+            if ratio > 0.5 * self.bytes / self.smallest():
+                continue
+            self.at(ratio, rounds=0)
+            trial = self._known[ratio]
             if trial.drop.high < 0 and trial.drop.value < least:
-                best, least = self._remember(trial, fine=False), trial.drop.value
-        search.trials.clear()
+                best, least = ratio, trial.drop.value
+            if not best > 1:  # coarser codings forget more: where they do not help, finer ones will not either
+                break
         return best
 
     def put(self, choice: tuple[int, ...]) -> float:

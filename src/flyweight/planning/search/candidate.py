@@ -19,7 +19,7 @@ KINDS = ("neurons", "channels", "heads")
 #: Bits of the codes that single weights share values with.
 SHARED_BITS = 5
 #: What low ranks are multiples of: once tables are coded, a few ranks hold all that layers still tell apart.
-MULTIPLE = 2
+MULTIPLE = 1
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What the original gives in the hands of others: as it is exported, and rounded by ONNX Runtime's own tool."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -40,7 +41,13 @@ def _points(bench: Workbench) -> Iterator[PeerPoint]:
 def _round(original: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(original, path, weight_type=QuantType.QInt8, per_channel=True)
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it advises users of its own
+    try:
+        quantize_dynamic(original, path, weight_type=QuantType.QInt8, per_channel=True)
+    finally:
+        logger.setLevel(level)
 
 
 def _point(bench: Workbench, path: Path, size: int, name: str) -> PeerPoint:

@@ -77,6 +77,13 @@ class Search:
             InputError: not one candidate could be measured; the reasons of all.
         """
         clock = self._clock()
+        self._tell([], clock)
+        try:
+            return self._searched(clock)
+        finally:
+            publish(None)
+
+    def _searched(self, clock: Clock) -> Found:
         space = self._space()
         trials = Trials(self.folder, space)
         interrupted = False
@@ -88,8 +95,6 @@ class Search:
             interrupted, stopped = True, "it was interrupted"
             if not any(one.state == "done" for one in trials.outcomes()):
                 raise
-        finally:
-            publish(None)
         self.folder.note(seconds=clock.elapsed)
         return self._found(trials.outcomes(), space, clock, stopped, interrupted=interrupted)
 
@@ -198,7 +203,7 @@ class Search:
         if self.most_trials is not None and len(outcomes) >= self.most_trials:
             return f"its {self.most_trials} trials were made"
         if measured and clock.left <= clock.expected(Candidate()):
-            return f"its {clock.limit / 60:g} minutes were over"
+            return f"its {_minutes(clock.limit / 60)} over"
         if self.budget.max_minutes is None and self._stuck(outcomes):
             return f"the last {PATIENCE} trials found nothing better"
         return ""
@@ -229,6 +234,10 @@ class Search:
         turns = self._turns(outcomes)
         return Found(outcomes, best, inside, stopped, clock.elapsed, turns, space.macs, interrupted)
 
+
+
+def _minutes(minutes: float) -> str:
+    return "minute was" if minutes == 1 else f"{minutes:g} minutes were"
 
 
 def _in_words(outcome: Outcome) -> str:

@@ -9,8 +9,8 @@ from torch import nn
 
 from flyweight.cost.macs import count_macs
 from flyweight.errors import FlyweightError
-from flyweight.graph.trace import trace
-from flyweight.planning.search.candidate import Bits, Candidate
+from flyweight.planning.search.candidate import MULTIPLE, Bits, Candidate
+from flyweight.planning.search.least_macs import least_macs
 from flyweight.planning.search.workbench import Workbench
 from flyweight.task.change import Skipped
 
@@ -19,8 +19,8 @@ UNITS = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9375, 0.97)
 WEIGHTS = (0.0, 0.8, 0.9, 0.95, 0.97, 0.98)
 EPOCHS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 BITS: tuple[Bits, ...] = ("float32", "int8", "int8 weights")
-#: Below this ratio tables stay as they are; above this share matrices stay whole; the least share that low ranks leave.
-LEAST_RATIO, WHOLE, LEAST_MACS = 1.5, 0.85, 0.005
+#: Below this ratio tables stay as they are; above this share matrices stay whole.
+LEAST_RATIO, WHOLE = 1.5, 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Space:
 
     Args:
         most: how many times smaller the tables can be; 1 where there are none.
-        macs: multiply-accumulates of one row of the original.
+        macs: multiply-accumulates of one row of the original; least: the share of them that the lowest ranks leave.
         layers: whether its layers can be changed at all.
         single: whether single weights are worth taking out: layers, not tables, hold the bytes.
         epochs: the most epochs of learning.
@@ -39,6 +39,7 @@ class Space:
 
     most: float
     macs: int
+    least: float
     layers: bool
     single: bool
     epochs: float
@@ -52,7 +53,7 @@ class Space:
             found["tables"] = FloatDistribution(1.0, self.most, log=True)
         if self.layers:
             found["units"] = IntDistribution(0, len(UNITS) - 1)
-            found["macs"] = FloatDistribution(LEAST_MACS, 1.0, log=True)
+            found["macs"] = FloatDistribution(self.least, 1.0, log=True)
             found["bits"] = CategoricalDistribution(BITS)
             found["learn_first"] = CategoricalDistribution((True, False))
         if self.single:
@@ -71,7 +72,7 @@ class Space:
         whole = {
             "tables": min(max(candidate.tables, 1.0), self.most),
             "units": _nearest(UNITS, candidate.units),
-            "macs": min(max(candidate.macs, LEAST_MACS), 1.0),
+            "macs": min(max(candidate.macs, self.least), 1.0),
             "bits": candidate.bits,
             "learn_first": candidate.learn_first,
             "weights": _nearest(WEIGHTS, candidate.weights),
@@ -108,15 +109,16 @@ def find_space(bench: Workbench, most_epochs: float, teacher: float | None = Non
         most = 0.9 * bench.coder.bytes / bench.coder.smallest()
     inputs = bench.samples[0]
     macs = count_macs(task.model, inputs, bench.rows).total
-    layers = macs > 0
+    layers, least = macs > 0, 1.0
     try:
-        trace(task.model, inputs)
+        least = least_macs(task, MULTIPLE) / max(macs, 1)
     except FlyweightError as error:
         layers = False
         skipped.append(Skipped("layers", f"the model cannot be traced: {error}", "search"))
     dense = _bytes(task.model) - bench.coder.bytes
     taught = teacher if teacher is not None else bench.coder.best_teacher() if most > LEAST_RATIO else 1.0
-    return Space(most, macs, layers, layers and dense > bench.coder.bytes, most_epochs, taught, tuple(skipped))
+    single = layers and dense > bench.coder.bytes
+    return Space(most, macs, min(least, WHOLE), layers, single, most_epochs, taught, tuple(skipped))
 
 
 def _bytes(model: nn.Module) -> int:

@@ -2,14 +2,19 @@
 
 import json
 import math
+import sqlite3
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from flyweight.errors import InputError
 from flyweight.planning.search.candidate import Candidate
@@ -17,9 +22,11 @@ from flyweight.planning.search.outcome import Outcome, outcome_of
 from flyweight.planning.search.run_folder import RunFolder
 from flyweight.planning.search.space import Space, quiet_optuna
 
-NAME, OUTCOME, EXCESS, KILLS = "search", "outcome", "excess", "kills"
+NAME, OUTCOME, EXCESS, KILLS, FIXED = "search", "outcome", "excess", "kills", "fixed_params"
 #: A trial that a process died in so many times is not begun again.
 MOST_KILLS = 2
+#: Seconds that are waited for another process to let go of the database.
+PATIENCE = 60
 
 
 class Trials:
@@ -30,72 +37,117 @@ class Trials:
         space: what can be varied.
         seed: of what is drawn.
         take_up: end the trials that a process died in, and begin them again.
+
+    Raises:
+        InputError: the database cannot be read, here and in whatever is done with the trials later.
     """
 
     def __init__(self, folder: RunFolder, space: Space, seed: int = 0, *, take_up: bool = True) -> None:
         quiet_optuna()
-        self.space = space
+        self.space, self.path = space, folder.path
+        self._storage = _storage(folder.database)
         try:
-            storage = RDBStorage(f"sqlite:///{folder.database}", engine_kwargs={"connect_args": {"timeout": 60}})
             self.study = optuna.create_study(
-                storage=storage, study_name=NAME, directions=["minimize"] * 3, load_if_exists=True
+                storage=self._storage, study_name=NAME, directions=["minimize"] * 3, load_if_exists=True
             )
+            known = self.study.get_trials(deepcopy=False)
+            if folder.facts().get("seconds", 0) and not known:
+                raise InputError(f"there are none, but {folder.path / 'run.json'} tells of some")
+            _outcomes(known)
             # Taken up again, it must not draw what it drew in the first sitting.
-            self.study.sampler = _sampler(seed + len(self.study.get_trials(deepcopy=False)))
+            self.study.sampler = _sampler(seed + len(known))
+            if take_up:
+                self._take_up()
         except Exception as error:  # whatever SQLAlchemy makes of a damaged file
-            raise InputError(
-                f"The trials in {folder.database} cannot be read ({type(error).__name__}); remove the folder "
-                f"{folder.path} to search anew."
-            ) from error
-        if take_up:
-            self._take_up()
+            self.close()
+            raise _unreadable(folder.database, error) from error
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def outcomes(self) -> list[Outcome]:
         """Return what was tried, in order."""
-        found = [one.user_attrs.get(OUTCOME) for one in self.study.get_trials(deepcopy=False)]
-        return [outcome_of(json.loads(text)) for text in found if text is not None]
+        with self._in_words():
+            return _outcomes(self.study.get_trials(deepcopy=False))
 
     def propose(self, candidate: Candidate) -> None:
-        """Try this next."""
-        self.study.enqueue_trial(self.space.params(candidate))
+        """Try this next, unless it waits or was tried already."""
+        with self._in_words():
+            self.study.enqueue_trial(self.space.params(candidate), skip_if_exists=True)
 
     def waiting(self) -> int:
         """Return how many candidates were proposed and are not begun."""
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        with self._in_words():
+            return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def begin(self) -> tuple[optuna.Trial, Candidate]:
         """Begin a trial: what was proposed first, or what Optuna draws."""
-        with warnings.catch_warnings():
+        with self._in_words(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trial = self.study.ask(self.space.distributions())
         return trial, self.space.candidate(trial.params)
 
     def end(self, trial: optuna.Trial, outcome: Outcome, excess: dict[str, float]) -> None:
         """Keep what came of a trial."""
-        measured, drop = outcome.measured, outcome.drop
-        trial.set_user_attr(EXCESS, [value if math.isfinite(value) else 1e6 for value in excess.values()])
-        trial.set_user_attr(OUTCOME, json.dumps(outcome.plain()))
-        if outcome.state == "done" and measured is not None and drop is not None:
-            self.study.tell(trial, [math.log(measured.bytes), math.log(measured.latency_ms), drop.value])
-        else:
+        with self._in_words():
+            trial.set_user_attr(EXCESS, [value if math.isfinite(value) else 1e6 for value in excess.values()])
+            trial.set_user_attr(OUTCOME, json.dumps(outcome.plain()))
+            self._tell(trial.number, outcome)
+
+    def drop(self, trial: optuna.Trial) -> None:
+        """End a trial that is of no use: it was tried before."""
+        with self._in_words():
             self.study.tell(trial, state=TrialState.FAIL)
+
+    def put_back(self, trial: optuna.Trial) -> None:
+        """End a trial that the user interrupted, to be begun again in the next sitting; it is no death of a process."""
+        with self._in_words():
+            frozen = self._storage.get_trial(trial._trial_id)
+            self._again(frozen, int(frozen.user_attrs.get(KILLS, 0)))
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        """End a trial whose outcome is kept, for Optuna to learn from."""
+        measured, drop = outcome.measured, outcome.drop
+        if outcome.state == "done" and measured is not None and drop is not None:
+            self.study.tell(number, [math.log(measured.bytes), math.log(measured.latency_ms), drop.value])
+        else:
+            self.study.tell(number, state=TrialState.FAIL)
 
     def _take_up(self) -> None:
         """End the trials that a process died in, and begin them again, unless they were its death twice."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if OUTCOME in trial.user_attrs:  # it was measured, and died before it was told
+                self._tell(trial.number, outcome_of(json.loads(trial.user_attrs[OUTCOME])))
+                continue
             kills = int(trial.user_attrs.get(KILLS, 0)) + 1
-            storage = self.study._storage
             if kills >= MOST_KILLS:
                 reason = f"the process died in it {kills} times (out of memory?)"
-                outcome = Outcome(trial.number, self.space.candidate(trial.params), "failed", reason)
-                storage.set_trial_user_attr(trial._trial_id, OUTCOME, json.dumps(outcome.plain()))
-            elif self._whole(trial):
-                self.study.enqueue_trial(trial.params, user_attrs={KILLS: kills})
-            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                outcome = Outcome(trial.number, self.space.candidate(_params(trial)), "failed", reason)
+                self._storage.set_trial_user_attr(trial._trial_id, OUTCOME, json.dumps(outcome.plain()))
+            else:
+                self._again(trial, kills)
+            self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _whole(self, trial: FrozenTrial) -> bool:
-        """Whether all of a trial's values had been written when the process died."""
-        return set(trial.params) == set(self.space.distributions())
+    def _again(self, trial: FrozenTrial, kills: int) -> None:
+        """Propose a trial again, if all of its values had been written; once, whenever the process dies."""
+        params = _params(trial)
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        known = any(one.system_attrs.get(FIXED) == params and KILLS in one.user_attrs for one in waiting)
+        if set(params) == set(self.space.distributions()) and not known:
+            self.study.enqueue_trial(params, user_attrs={KILLS: kills})
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+            raise InputError(
+                f"The trials in {self.path} can no longer be kept ({_cause(error)}). What was tried until now is safe: "
+                "free space, or mend what is wrong, and begin again; it goes on from there."
+            ) from error
 
 
 def kept_outcomes(path: Path) -> list[Outcome]:
@@ -108,11 +160,53 @@ def kept_outcomes(path: Path) -> list[Outcome]:
     if not database.exists():
         raise InputError(f"{path} holds no trials: there is no {database.name} in it.")
     quiet_optuna()
+    storage = _storage(database)
     try:
-        trials = optuna.load_study(study_name=NAME, storage=f"sqlite:///{database}").get_trials(deepcopy=False)
+        return _outcomes(optuna.load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False))
     except Exception as error:  # whatever SQLAlchemy makes of a damaged file
-        raise InputError(f"The trials in {database} cannot be read ({type(error).__name__}).") from error
+        raise _unreadable(database, error) from error
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _storage(database: Path) -> RDBStorage:
+    """Open a database.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+
+    def connect() -> sqlite3.Connection:  # by its path: in an address, some characters of a path mean something else
+        return sqlite3.connect(database, timeout=PATIENCE, check_same_thread=False)
+
+    try:
+        return RDBStorage("sqlite:///trials.db", engine_kwargs={"creator": connect})
+    except Exception as error:  # whatever SQLAlchemy makes of a damaged file
+        raise _unreadable(database, error) from error
+
+
+def _unreadable(database: Path, error: Exception) -> InputError:
+    return InputError(
+        f"The trials in {database} cannot be read ({_cause(error)}); remove the folder {database.parent} "
+        "to search anew."
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Return what is at the bottom of an error, in words."""
+    while (below := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = below
+    return str(error) or type(error).__name__
+
+
+def _outcomes(trials: list[FrozenTrial]) -> list[Outcome]:
     return [outcome_of(json.loads(one.user_attrs[OUTCOME])) for one in trials if OUTCOME in one.user_attrs]
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's values, those that it was to have where the process died before all were written."""
+    return {**trial.system_attrs.get(FIXED, {}), **trial.params}
 
 
 def _sampler(seed: int) -> BaseSampler:

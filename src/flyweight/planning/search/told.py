@@ -46,4 +46,22 @@ def told(
         stopped=found.stopped,
         seconds=found.seconds,
         best_so_far=tuple(found.turns),
+        max_bytes=_largest(budget, before),
+        max_latency_ms=_slowest(found, budget),
     )
+
+
+def _largest(budget: Budget, before: int) -> float | None:
+    """Return the bytes that a budget allows at most; None where it names none."""
+    allowed = [float(budget.max_bytes)] if budget.max_bytes is not None else []
+    allowed += [before / budget.min_size_ratio] if budget.min_size_ratio is not None else []
+    return min(allowed, default=None)
+
+
+def _slowest(found: Found, budget: Budget) -> float | None:
+    """Return the milliseconds that a budget allows at most, a speed-up by the original's time beside the best trial."""
+    allowed = [budget.max_latency_ms] if budget.max_latency_ms is not None else []
+    measured = found.best.measured
+    if budget.min_speedup is not None and measured is not None:
+        allowed.append(measured.latency_ms * measured.speedup / budget.min_speedup)
+    return min(allowed, default=None)
