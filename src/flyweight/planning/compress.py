@@ -79,6 +79,8 @@ def compress(
             raise InputError(f"{name} must be a positive whole number; seen {count!r}.")
     with ExitStack() as stack:
         folder: RunFolder | None = None
+        if pick is not None and run is not None:
+            RunFolder(Path(run)).facts()  # a folder without a search is not made one
         if steps is None:  # opened before any work: it may be of another task, or in use
             folder = stack.enter_context(folder_of(None if run is None else Path(run), task, source))
         limits = budget or (_noted(folder, pick) if steps is None else Budget())

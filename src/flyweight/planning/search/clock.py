@@ -1,7 +1,9 @@
 """The time of a search: what has passed in all its sittings, what is left, and what a trial will take."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flyweight.planning.search.candidate import Candidate
 
@@ -33,6 +35,10 @@ class Clock:
         """Seconds that trials may still take."""
         return self.limit - self.reserve - self.elapsed
 
+    def noted(self) -> dict[str, Any]:
+        """Return what another sitting goes on from, as plain values."""
+        return {"seconds": self.elapsed, "pace": [self._plain, self._epoch]}
+
     def saw(self, *, plain: float | None = None, epoch: float | None = None) -> None:
         """Learn what a trial takes without learning, and what an epoch of it takes; new times count half."""
         if plain is not None:
@@ -47,3 +53,9 @@ class Clock:
     def epochs(self, share: float) -> float:
         """Return how many epochs fit into a share of what is left; 0 where the time of one is not known."""
         return share * max(self.left, 0.0) / self._epoch if self._epoch else 0.0
+
+
+def clock_from(facts: Mapping[str, Any], limit: float, reserve: float) -> Clock:
+    """Return the clock that goes on from what an earlier sitting noted, if there was one."""
+    plain, epoch = facts.get("pace", (0.0, 0.0))
+    return Clock(limit, reserve, float(facts.get("seconds", 0.0)), _plain=float(plain), _epoch=float(epoch))

@@ -1,19 +1,22 @@
 """The search: candidates proposed, tried and kept, until the time or the trials are spent; the best is handed on."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+
+import optuna
 
 from flyweight.errors import InputError
 from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
-from flyweight.planning.search.clock import Clock
+from flyweight.planning.search.clock import Clock, clock_from
 from flyweight.planning.search.outcome import Outcome, best_of, excess, is_inside
 from flyweight.planning.search.planned import plan_first
 from flyweight.planning.search.proposals import first_candidates, next_candidate
 from flyweight.planning.search.run_folder import RunFolder
 from flyweight.planning.search.run_trial import run_trial
 from flyweight.planning.search.space import EPOCHS, Space, find_space
-from flyweight.planning.search.study import Trials
+from flyweight.planning.search.study import Trials, kept_outcomes
 from flyweight.planning.search.workbench import Workbench
 from flyweight.task.progress import BestSoFar, SearchState, publish
 
@@ -23,6 +26,8 @@ MINUTES = 10.0
 LEARNING_SHARE, MOST_EPOCHS = 0.12, 16.0
 #: Trials in a row without a better best after which a search ends, where no minutes were asked for.
 PATIENCE = 12
+#: Draws in a row that were all tried before, after which a search ends.
+DRAWS = 20
 
 
 @dataclass(eq=False)
@@ -85,18 +90,20 @@ class Search:
 
     def _searched(self, clock: Clock) -> Found:
         space = self._space()
-        trials = Trials(self.folder, space)
         interrupted = False
-        try:
-            if not trials.study.get_trials(deepcopy=False):
-                self._propose_first(trials, space, clock)
-            stopped = self._go_on(trials, space, clock)
-        except KeyboardInterrupt:
-            interrupted, stopped = True, "it was interrupted"
-            if not any(one.state == "done" for one in trials.outcomes()):
-                raise
-        self.folder.note(seconds=clock.elapsed)
-        return self._found(trials.outcomes(), space, clock, stopped, interrupted=interrupted)
+        with closing(Trials(self.folder, space)) as trials:
+            try:
+                if not self.folder.facts().get("proposed"):  # killed on the way, it proposes what it had not yet
+                    self._propose_first(trials, space, clock)
+                    self.folder.note(proposed=True)
+                stopped = self._go_on(trials, space, clock)
+            except KeyboardInterrupt:
+                interrupted, stopped = True, "it was interrupted"
+                if not any(one.state == "done" for one in trials.outcomes()):
+                    raise
+            outcomes = trials.outcomes()
+        self.folder.note(**clock.noted())
+        return self._found(outcomes, space, clock, stopped, interrupted=interrupted)
 
     def kept(self) -> Found:
         """Return what an earlier search kept, without going on.
@@ -105,7 +112,7 @@ class Search:
             InputError: it measured nothing.
         """
         space = self._space()
-        outcomes = Trials(self.folder, space, take_up=False).outcomes()
+        outcomes = kept_outcomes(self.folder.path)
         return self._found(outcomes, space, self._clock(), "one of its trials was picked", interrupted=False)
 
     def _space(self) -> Space:
@@ -115,7 +122,7 @@ class Search:
 
     def _clock(self) -> Clock:
         minutes = self.budget.max_minutes or MINUTES
-        return Clock(60 * minutes, self.reserve, float(self.folder.facts().get("seconds", 0.0)))
+        return clock_from(self.folder.facts(), 60 * minutes, self.reserve)
 
     def _propose_first(self, trials: Trials, space: Space, clock: Clock) -> None:
         tables = self._ratio_alone(space) if space.most > 1 else 1.0
@@ -149,22 +156,42 @@ class Search:
                 step = next_candidate(outcomes, space, self.budget, before, self.test_size)
                 if step is not None:
                     trials.propose(step)
-            trial, candidate = trials.begin()
-            candidate = self._that_fits(candidate, clock)
+            begun = self._begin(trials, outcomes, clock)
+            if begun is None:
+                return "nothing else was left to try"
+            trial, candidate = begun
+            self.folder.note(**clock.noted())  # a kill loses the time of the trial under way, no more
             inside = [one for one in outcomes if is_inside(one, self.budget, before, self.test_size)]
             self._tell(outcomes, clock, f"trial {trial.number}: {candidate}")
-            outcome = run_trial(
-                self.bench,
-                trial.number,
-                candidate,
-                macs=space.macs,
-                inside=inside,
-                margin=self.budget.max_drop,
-                clock=clock,
-                learning=self.folder.learning,
-            )
+            try:
+                outcome = run_trial(
+                    self.bench,
+                    trial.number,
+                    candidate,
+                    macs=space.macs,
+                    inside=inside,
+                    margin=self.budget.max_drop,
+                    clock=clock,
+                    learning=self.folder.learning,
+                )
+            except KeyboardInterrupt:
+                trials.put_back(trial)
+                raise
             trials.end(trial, outcome, excess(outcome, self.budget, before, self.test_size))
-            self.folder.note(seconds=clock.elapsed)
+            self.folder.note(**clock.noted())
+
+    def _begin(
+        self, trials: Trials, outcomes: Sequence[Outcome], clock: Clock
+    ) -> tuple[optuna.Trial, Candidate] | None:
+        """Begin a trial of what was not tried yet; None where that is all there is."""
+        tried = {str(one.candidate) for one in outcomes}
+        for _ in range(DRAWS):
+            trial, candidate = trials.begin()
+            candidate = self._that_fits(candidate, clock)
+            if str(candidate) not in tried:
+                return trial, candidate
+            trials.drop(trial)
+        return None
 
     def _tell(self, outcomes: Sequence[Outcome], clock: Clock, running: str = "") -> None:
         """Show where the search stands."""
@@ -202,6 +229,8 @@ class Search:
         measured = [one for one in outcomes if one.state == "done"]
         if self.most_trials is not None and len(outcomes) >= self.most_trials:
             return f"its {self.most_trials} trials were made"
+        if not measured and len(outcomes) >= PATIENCE:
+            return f"none of {len(outcomes)} trials could be measured"
         if measured and clock.left <= clock.expected(Candidate()):
             return f"its {_minutes(clock.limit / 60)} over"
         if self.budget.max_minutes is None and self._stuck(outcomes):
@@ -210,7 +239,7 @@ class Search:
 
     def _stuck(self, outcomes: Sequence[Outcome]) -> bool:
         turns = self._turns(outcomes)
-        return bool(turns) and len(outcomes) - 1 - turns[-1][1] >= PATIENCE
+        return bool(turns) and sum(one.number > turns[-1][1] for one in outcomes) >= PATIENCE
 
     def _turns(self, outcomes: Sequence[Outcome]) -> list[tuple[float, int]]:
         """Return when the best changed."""
@@ -233,7 +262,6 @@ class Search:
         inside = is_inside(best, self.budget, before, self.test_size)
         turns = self._turns(outcomes)
         return Found(outcomes, best, inside, stopped, clock.elapsed, turns, space.macs, interrupted)
-
 
 
 def _minutes(minutes: float) -> str:
