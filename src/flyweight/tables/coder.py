@@ -110,8 +110,7 @@ class TableCoder:
         for ratio in TEACHERS:
             if ratio > 0.5 * self.bytes / self.smallest():
                 continue
-            self.at(ratio, rounds=0)
-            trial = self._known[ratio]
+            trial = self.tried(ratio) or self._try(ratio, rounds=0)
             if trial.drop.high < 0 and trial.drop.value < least:
                 best, least = ratio, trial.drop.value
             if not best > 1:  # coarser codings forget more: where they do not help, finer ones will not either
