@@ -1,6 +1,6 @@
 """Multiply-accumulates by module: which layers a row's work is in."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,19 @@ def module_macs(model: nn.Module, inputs: Mapping[str, Tensor], rows: int = 1) -
         for name, counts in counter.get_flop_counts().items()
         if name != "Global"
     }
-    own = {name: total - sum(totals[one] for one in totals if _is_child(one, name)) for name, total in totals.items()}
-    found = {name: count // (2 * rows) for name, count in own.items() if count}
+    inside = dict.fromkeys(totals, 0)
+    for name, total in totals.items():
+        holder = _holder(name, totals)
+        if holder is not None:
+            inside[holder] += total
+    found = {name: (total - inside[name]) // (2 * rows) for name, total in totals.items() if total > inside[name]}
     return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
-def _is_child(name: str, parent: str) -> bool:
-    if name == parent or not name:
-        return False
-    return name.rpartition(".")[0] == parent if parent else "." not in name
+def _holder(name: str, known: Container[str]) -> str | None:
+    """Return the nearest module around one that was called: a list of modules is not, it only holds them."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in known:
+            return name
+    return None

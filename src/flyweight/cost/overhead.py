@@ -52,11 +52,8 @@ def measure_overhead(repeats: int = 300) -> Overhead:
     return Overhead(max(best["short"] - operator, 0.0), operator)
 
 
-def _chain(length: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError("onnxruntime is not installed: pip install onnxruntime") from error
+def chain_of(length: int) -> bytes:
+    """Return an ONNX model that turns the sign of one number so many times, from input "x0"."""
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
@@ -65,8 +62,18 @@ def _chain(length: int) -> Any:
         [helper.make_tensor_value_info("x0", TensorProto.FLOAT, (1,))],
         [helper.make_tensor_value_info(f"x{length}", TensorProto.FLOAT, (1,))],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    model: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+    ).SerializeToString()
+    return model
+
+
+def _chain(length: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError("onnxruntime is not installed: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(chain_of(length), options, providers=["CPUExecutionProvider"])

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import TensorProto
@@ -13,7 +12,7 @@ from onnx import TensorProto
 from flyweight.engines.complaint import complaint
 from flyweight.engines.onnx_runtime import NAME as ONNX_RUNTIME
 from flyweight.engines.onnx_runtime import session_options
-from flyweight.engines.openvino import OpenVino
+from flyweight.engines.openvino import OpenVino, note_of
 from flyweight.engines.registry import find_engine
 from flyweight.errors import EngineError
 
@@ -128,15 +127,10 @@ def _precision(node: onnx.NodeProto, kinds: dict[str, str]) -> str:
 def _in_openvino(engine: OpenVino, path: Path, threads: int) -> Counter[tuple[str, str]]:
     seen: Counter[tuple[str, str]] = Counter()
     for node in engine.compile(path, threads).get_runtime_model().get_ordered_ops():
-        operator = _text(node.get_rt_info()["layerType"])
+        operator = note_of(node, "layerType")
         if operator not in ("Const", "Input", "Output"):
             port = node.input(0) if node.get_input_size() else node.output(0)
             kind = port.get_element_type().get_type_name()
             letters = kind.rstrip("0123456789")
             seen[operator, _PREFIXES.get(letters, letters) + kind[len(letters) :]] += 1
     return seen
-
-
-def _text(value: Any) -> str:
-    """Return a note of OpenVINO, which older versions wrap."""
-    return str(value.astype(str) if hasattr(value, "astype") else value)

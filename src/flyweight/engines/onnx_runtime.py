@@ -47,13 +47,28 @@ class OnnxRuntime:
 
     def _session(self, path: Path, threads: int, *, optimise: bool) -> Any:
         onnxruntime = _import()
+        try:
+            options = session_options(path, threads)
+        except Exception as error:  # a damaged file
+            raise complaint(self.name, f"refused {path.name}", error) from error
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return self.open(path, options)
+
+    def open(self, path: Path, options: Any) -> Any:
+        """Return ONNX Runtime's own session of a file.
+
+        Args:
+            options: as `session_options` makes them.
+
+        Raises:
+            EngineError: the provider is missing, or refuses the model.
+        """
+        onnxruntime = _import()
         lacking = None if self._provider == PROVIDERS["cpu"] else _lacks_cuda(self.name)
         if lacking is not None:
             raise EngineError(lacking)
         try:
-            options = session_options(path, threads)
-            if not optimise:
-                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             session = onnxruntime.InferenceSession(str(path), options, providers=[self._provider])
         except Exception as error:  # as in run
             raise complaint(self.name, f"refused {path.name}", error) from error

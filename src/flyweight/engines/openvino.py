@@ -70,11 +70,14 @@ class OpenVino:
         first = form(())  # refuses a damaged file
         return PreparedForms(lambda given: form(given) if given else first, read_signature(path), self.name)
 
-    def compile(self, path: Path, threads: int = 0, given: tuple[str, ...] = ()) -> Any:
+    def compile(
+        self, path: Path, threads: int = 0, given: tuple[str, ...] = (), *, counters: bool = False
+    ) -> Any:
         """Return OpenVINO's own compiled model.
 
         Args:
             given: optional inputs that calls will give; the others are taken for constants, and worked out once.
+            counters: let it time each operator.
 
         Raises:
             EngineError: OpenVINO is missing or refuses the model.
@@ -86,6 +89,8 @@ class OpenVino:
             # Beside integer weights it would round float32 activations too, which the file does not ask for.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
+        if counters:
+            settings["PERF_COUNT"] = True
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -118,11 +123,20 @@ class _OfThread(threading.local):
 
 def _run(own: _OfThread, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     request = own.request
-    # Ports by place: one name may stand for several.
-    ports = enumerate(request.model_inputs)
-    placed = {place: arrays[port.get_node().get_friendly_name()] for place, port in ports}
+    placed = by_place(request.model_inputs, arrays)
     # Inputs are only read during the call; the output is copied, because the next call writes over it.
     return np.array(request.infer(placed, share_inputs=True, share_outputs=True)[0])
+
+
+def by_place(ports: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[int, NDArray[Any]]:
+    """Return the arrays by the place of the port that takes each: one name may stand for several ports."""
+    return {place: arrays[port.get_node().get_friendly_name()] for place, port in enumerate(ports)}
+
+
+def note_of(node: Any, name: str) -> str:
+    """Return what OpenVINO notes of an operator that it runs; older versions wrap it."""
+    value = node.get_rt_info()[name]
+    return str(value.astype(str) if hasattr(value, "astype") else value)
 
 
 def _opened(model: Any, given: tuple[str, ...]) -> Any:
