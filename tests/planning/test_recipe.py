@@ -272,12 +272,16 @@ def test_files_that_mean_harm_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(fw.InputError, match=r"There is no file .*none\.toml"):
+    with pytest.raises(fw.InputError, match=r"^There is no file .*none\.toml"):
         read_recipe(tmp_path / "none.toml")
-    with pytest.raises(fw.InputError, match="is no file; give the recipe itself"):
+    with pytest.raises(fw.InputError, match=f"^{tmp_path} is no file; give the recipe itself"):
         read_recipe(tmp_path)
     with pytest.raises(fw.InputError, match="is no file"):
         read_recipe("/dev/zero")
+    with pytest.raises(fw.InputError, match=r"There is no file|cannot be read: "):
+        read_recipe("a\0b")
+    with pytest.raises(fw.InputError, match=r"cannot be read: .*File name too long"):
+        read_recipe("a" * 5_000)
 
 
 values = st.recursive(

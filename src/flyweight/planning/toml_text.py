@@ -108,15 +108,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _text_in(path: Path) -> str:
+    data: bytes | None = None
     try:
-        if not path.exists():
-            raise InputError(f"There is no file {path}.")
-        if not path.is_file():
-            raise InputError(f"{path} is no file; give the recipe itself, as in recipe.toml.")
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        there = path.exists()
+        if path.is_file():  # of a pipe or a device there may be no end
+            with path.open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         raise InputError(f"The recipe {str(path)!r} cannot be read: {one_line(error)}.") from error
+    if data is None:
+        why = f"{path} is no file; give the recipe itself, as in recipe.toml." if there else f"There is no file {path}."
+        raise InputError(why)
     if len(data) > MOST_BYTES:
         raise InputError(f"{path} is too large for a recipe: over {MOST_BYTES:,} bytes.")
     try:
