@@ -10,6 +10,10 @@ import torch
 from flyweight.errors import InputError
 
 
+class CheckpointError(InputError):
+    """A checkpoint is damaged, or of another training."""
+
+
 def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     """Write tensors and plain values beside the target and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,13 +37,13 @@ def read_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
         run: says which training it must be of: settings, student, teacher and data.
 
     Raises:
-        InputError: the file is damaged, or of another training.
+        CheckpointError: the file is damaged, or of another training.
     """
     if not path.exists():
         return None
     contents = _contents(path)
     if contents.get("run") != run:
-        raise InputError(
+        raise CheckpointError(
             f"The checkpoint {path} is of another training (other settings, student or data); "
             "remove it, or give this training a file of its own."
         )
@@ -50,7 +54,7 @@ def rate_of(path: Path | None) -> float | None:
     """Return the learning rate that a training was begun with, or None if there is no file.
 
     Raises:
-        InputError: the file is damaged.
+        CheckpointError: the file is damaged.
     """
     if path is None or not path.exists():
         return None
@@ -62,7 +66,7 @@ def _contents(path: Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, weights_only=True)
     except Exception as error:  # what torch.load raises on a damaged file is not documented
-        raise InputError(
+        raise CheckpointError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}); remove it to train from the start."
         ) from error
     return contents if isinstance(contents, dict) else {}

@@ -84,6 +84,7 @@ def compress(
         if steps is None:  # opened before any work: it may be of another task, or in use
             folder = stack.enter_context(folder_of(None if run is None else Path(run), task, source))
         limits = budget or (_noted(folder, pick) if steps is None else Budget())
+        confidence_of_look(limits.confidence, folder)  # too many looks are refused before the search
         setting = prepare(task, rows)
         chosen = _searched(setting, limits, folder, pick, max_trials) if folder else _given(setting, tuple(steps or ()))
         with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):

@@ -27,7 +27,7 @@ def check_feasible(bench: Workbench, budget: Budget) -> None:
     if budget.min_size_ratio is not None and before / budget.min_size_ratio < least:
         raise InputError(
             f"Budget min_size_ratio={budget.min_size_ratio:g} cannot be met: the model takes {before:,} bytes, and "
-            f"with one vector for each band the tables alone take {least:,}. Ask for at most {before / least:,.0f}."
+            f"with one vector for each band the tables alone take {least:,}. Ask for at most {before // least:,}."
         )
     if budget.max_latency_ms is not None or budget.min_speedup is not None:
         _check_time(bench, budget)

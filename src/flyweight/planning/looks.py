@@ -5,17 +5,29 @@ the first of them at the confidence that was asked for, so that all looks after 
 than the first (the Bonferroni inequality with shares that halve, as in alpha spending: Foster and Stine 2008).
 """
 
+from flyweight.errors import InputError
 from flyweight.planning.search.run_folder import RunFolder
+
+#: Looks after which an interval would be wider than any metric: a fresh test split says more.
+MOST_LOOKS = 32
 
 
 def confidence_of_look(confidence: float, folder: RunFolder | None) -> float:
     """Return the confidence of the next look at the test split.
+
+    Raises:
+        InputError: it was looked at so often that another look says nothing.
 
     Example:
         >>> confidence_of_look(0.95, None)
         0.95
     """
     looks = 0 if folder is None else int(folder.facts().get("looks", 0))
+    if folder is not None and looks >= MOST_LOOKS:
+        raise InputError(
+            f"The test split was looked at {looks} times for the search in {folder.path}; another interval would say "
+            "nothing. Take a test split that was not looked at, and search in a new folder."
+        )
     return 1 - (1 - confidence) / float(2**looks)
 
 
@@ -27,4 +39,4 @@ def note_look(folder: RunFolder | None, confidence: float) -> tuple[str, ...]:
     folder.note(looks=looks)
     if looks == 1:
         return ()
-    return (f"the test split was looked at for the {looks}. time for this search: intervals are {confidence:.2%} ones",)
+    return (f"the test split was looked at for the {looks}. time for this search: intervals are {100 * confidence:.10g}% ones",)

@@ -1,5 +1,6 @@
 """What would help where a budget was missed: rows, another limit, a point that was tried, more minutes."""
 
+import math
 from collections.abc import Mapping
 
 from flyweight.errors import InputError
@@ -52,10 +53,16 @@ def _in_words(name: str, one: Outcome, test_size: float) -> str:
     measured = one.measured
     assert measured is not None
     gives = {
-        "drop": f"max_drop={one.bad_end(test_size):.2g}",
+        "drop": f"max_drop={_rounded(one.bad_end(test_size), 2, up=True)}",
         "bytes": f"max_bytes={measured.bytes:,}",
         "size ratio": f"{measured.bytes:,} bytes",
-        "latency": f"max_latency_ms={measured.latency_ms:.3g}",
-        "speed-up": f"min_speedup={measured.speedup:.3g}",
+        "latency": f"max_latency_ms={_rounded(measured.latency_ms, 3, up=True)}",
+        "speed-up": f"min_speedup={_rounded(measured.speedup, 3, up=False)}",
     }
     return f"trial {one.number} ({one.candidate}) would do with {gives[name]}"
+
+
+def _rounded(value: float, digits: int, *, up: bool) -> str:
+    """Return a positive number in so many digits, rounded so that as a limit it still holds for the number itself."""
+    step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return f"{(math.ceil if up else math.floor)(value / step) * step:.{digits}g}"

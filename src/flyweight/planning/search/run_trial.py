@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from flyweight.distillation.distill import Distill
 from flyweight.errors import FlyweightError
@@ -49,12 +50,12 @@ def run_trial(
         measured, drops = _measured(bench, candidate, macs, margin, clock, learning)
     except CannotWinError as cut:
         state, reason = "cut", str(cut)
-    except (MemoryError, RecursionError) as error:
-        state, reason = "failed", f"{type(error).__name__}: no memory left for it"
     except FlyweightError as error:
         state, reason = "failed", str(error)
     except Exception as error:  # a trial of a search may not end the search, whatever a step or a library throws
-        state, reason = "failed", f"{type(error).__name__}: {error}"
+        state, reason = "failed", f"{type(error).__name__}: {error}".rstrip(": ")
+        if _short_of_memory(error):
+            bench.forget()  # what other trials left may be what it lacked
     return Outcome(
         number, candidate, state, reason[:500], measured, drops, started, clock.elapsed - started  # type: ignore[arg-type]
     )
@@ -73,16 +74,24 @@ def _measured(
     steps = steps_of(candidate, macs)
     for place, step in enumerate(steps):
         if isinstance(step, Distill) and not bench.knows(steps[: place + 1]):
-            begin = time.monotonic()
-            made = bench.make(steps[: place + 1], checkpoint=learning(repr(steps[: place + 1])))
+            begin, file = time.monotonic(), Path(learning(repr(steps[: place + 1])))
+            begun = file.exists()
+            made = bench.make(steps[: place + 1], checkpoint=str(file))
             learned = time.monotonic() - begin
-            clock.saw(epoch=learned / candidate.epochs)
+            if not begun:  # the rest of a training says nothing of a whole one
+                clock.saw(epoch=learned / candidate.epochs)
             _cut_the_far(bench, made, margin)
         else:
             made = bench.make(steps[: place + 1])
     measured, drops = bench.judge(bench.make(steps))
     clock.saw(plain=time.monotonic() - began - learned)
     return measured, drops
+
+
+def _short_of_memory(error: Exception) -> bool:
+    """Return whether Python, PyTorch or an engine found no memory."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in words or "out of memory" in words
 
 
 def _cut_the_beaten(bench: Workbench, candidate: Candidate, macs: int, inside: Sequence[Outcome]) -> None:

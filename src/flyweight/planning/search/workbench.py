@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.cost.latency import time_rounds
+from flyweight.distillation.checkpoint import CheckpointError
 from flyweight.distillation.distill import Distill
 from flyweight.distillation.training import STEP_ROWS
 from flyweight.distillation.working import working_copy
@@ -90,6 +92,7 @@ class Workbench:
     _kept: dict[str, Made] = field(default_factory=dict)
     _coder: TableCoder | None = None
     _scores: Scores | None = None
+    _teachers: dict[float, Change] = field(default_factory=dict)
 
     @property
     def coder(self) -> TableCoder:
@@ -109,6 +112,10 @@ class Workbench:
         """Return whether the steps were applied before, in the same order, and what they made is still here."""
         return _key(steps) in self._kept
 
+    def forget(self) -> None:
+        """Let go of every model kept, where memory is short; they are made again when they are asked for."""
+        self._kept.clear()
+
     def make(self, steps: Sequence[Step], checkpoint: str | None = None) -> Made:
         """Apply steps in order; those that were applied before in the same order are not done again.
 
@@ -125,7 +132,7 @@ class Workbench:
                 current = self._task_after(made)
                 if isinstance(step, Distill) and checkpoint is not None and place == len(steps) - 1:
                     step = replace(step, checkpoint=checkpoint)
-                change = self._apply(step, current)
+                change = self._applied(step, current)
                 reason = broken(current, change.model)
                 if reason is not None:
                     raise InputError(f"{step.name}: {reason}")
@@ -253,12 +260,24 @@ class Workbench:
             metric, *pair, before.targets, before.groups, confidence=self.confidence, resamples=RESAMPLES
         )
 
+    def _applied(self, step: Step, task: Task) -> Change:
+        """Apply a step; a file of a training that is damaged, or of another one, is put away and it begins anew."""
+        try:
+            return self._apply(step, task)
+        except CheckpointError:
+            if not isinstance(step, Distill) or step.checkpoint is None:
+                raise
+            Path(step.checkpoint).unlink()
+            return self._apply(step, task)
+
     def _apply(self, step: Step, task: Task) -> Change:
         """Apply a step; tables of the original are coded by what is known of them already."""
         if isinstance(step, EncodeTables) and step.ratio is not None and task.model is self.task.model:
             return self.coder.at(step.ratio, rounds=0)
         if isinstance(step, CodedTeacher) and step.ratio is not None:
-            return teaching(step, task, self.coder.at(step.ratio, rounds=0))
+            if step.ratio not in self._teachers:  # one model for all its students, which is asked once for each batch
+                self._teachers[step.ratio] = self.coder.at(step.ratio, rounds=0)
+            return teaching(step, task, self._teachers[step.ratio])
         if isinstance(step, Factorize) and step.max_macs is not None:
             # What is left after pruning may be fewer layers' least ranks than a share of the original asks for.
             step = replace(step, max_macs=max(step.max_macs, least_macs(task, step.multiple)))
@@ -276,24 +295,22 @@ class Workbench:
             path, artefact.calls, artefact.reference, threads=self.threads, seconds=0.2, noise=artefact.noise
         )
         arrays = as_arrays(self.request)
-        running = {name: find_engine(name).prepare(path, self.threads) for name in choice.latencies}
 
         def eager() -> Any:
             with torch.inference_mode():
                 return self.before.model(**self.request)
 
         calls: dict[str, Any] = {"before": eager}
-        for name, prepared in running.items():
-            given = artefact.one_call({one: arrays[one] for one in prepared.input_names})
-            calls[name] = partial(prepared.run, given)
-        try:
+        with ExitStack() as running:
+            for name in choice.latencies:
+                prepared = find_engine(name).prepare(path, self.threads)
+                running.callback(prepared.close)
+                given = artefact.one_call({one: arrays[one] for one in prepared.input_names})
+                calls[name] = partial(prepared.run, given)
             with evaluating(self.before.model):
                 rows = max(len(values) for values in arrays.values())
                 rounds = time_rounds(calls, candidates=rows, threads=self.threads, seconds=SECONDS)
-        finally:
-            for prepared in running.values():
-                prepared.close()
-        latencies = {name: rounds.latency(name).p50 for name in running}
+        latencies = {name: rounds.latency(name).p50 for name in choice.latencies}
         engine = min(latencies, key=latencies.__getitem__)
         measured = Measured(
             bytes=artefact.exported.bytes,
