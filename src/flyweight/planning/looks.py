@@ -39,4 +39,5 @@ def note_look(folder: RunFolder | None, confidence: float) -> tuple[str, ...]:
     folder.note(looks=looks)
     if looks == 1:
         return ()
-    return (f"the test split was looked at for the {looks}. time for this search: intervals are {100 * confidence:.10g}% ones",)
+    share = f"{100 * confidence:.10g}%"
+    return (f"the test split was looked at for the {looks}. time for this search: intervals are {share} ones",)

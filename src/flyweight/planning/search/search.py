@@ -1,12 +1,12 @@
 """The search: candidates proposed, tried and kept, until the time or the trials are spent; the best is handed on."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 import optuna
 
-from flyweight.errors import InputError
+from flyweight.errors import FlyweightError, InputError
 from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
 from flyweight.planning.search.clock import Clock, clock_from
@@ -134,7 +134,8 @@ class Search:
     def _ratio_alone(self, space: Space) -> float:
         """Return how many times smaller coding alone makes the tables within the budget."""
         if self.budget.max_drop is not None:
-            return min(max(self.bench.coder.ratio_within(self.budget.max_drop), 1.0), space.most)
+            with suppress(FlyweightError):  # a coding that breaks the model; trials will say it
+                return min(max(self.bench.coder.ratio_within(self.budget.max_drop), 1.0), space.most)
         return min(64.0, space.most)
 
     def _first_epochs(self, clock: Clock) -> float:
