@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -180,20 +180,21 @@ class Workbench:
         return make_artefact(made.model, samples, self.rows, folder / "plain")
 
     def seconds_an_epoch(self) -> float:
-        """Return about how long learning takes for a pass over the train split, timed on a few of its batches."""
+        """Return about how long learning takes for a pass over the train split: reading it, and a few steps timed."""
         working = working_copy(self.task.model, tables=False)
-        rows, started = 0, time.monotonic()
+        started = time.monotonic()
         total = sum(len(target) for _, target, _ in self.task.batches("train"))
+        reading = time.monotonic() - started
+        rows, started = 0, time.monotonic()
         for inputs, target, _ in self.task.batches("train"):
-            cut = all(len(value) == len(target) for value in inputs.values())
-            few = {name: value[:STEP_ROWS] for name, value in inputs.items()} if cut else inputs
-            outputs = call_model(working.model, few, len(target[:STEP_ROWS]) if cut else len(target))
-            if outputs.requires_grad:
-                torch.autograd.backward(outputs.square().mean())
-            rows += len(outputs)
-            if time.monotonic() - started > PACE_SECONDS:
-                break
-        return TEACHING * total / rows * (time.monotonic() - started)
+            for few, count in _pieces(inputs, len(target)):
+                outputs = call_model(working.model, few, count)
+                if outputs.requires_grad:
+                    torch.autograd.backward(outputs.square().mean())
+                rows += count
+                if time.monotonic() - started > PACE_SECONDS:
+                    return reading + TEACHING * total / rows * (time.monotonic() - started)
+        return reading + TEACHING * total / rows * (time.monotonic() - started)
 
     def eager_ms(self) -> float:
         """Return the median time of a request with the original in eager PyTorch, in milliseconds."""
@@ -321,6 +322,15 @@ class Workbench:
             engine=engine,
         )
         return measured, engine
+
+
+def _pieces(inputs: dict[str, Tensor], rows: int) -> Iterator[tuple[dict[str, Tensor], int]]:
+    """Yield a batch as it is learned from: in steps, where it can be cut by row."""
+    if any(len(value) != rows for value in inputs.values()):
+        yield inputs, rows
+        return
+    for first in range(0, rows, STEP_ROWS):
+        yield {name: value[first : first + STEP_ROWS] for name, value in inputs.items()}, min(STEP_ROWS, rows - first)
 
 
 def _key(steps: Sequence[Step]) -> str:
