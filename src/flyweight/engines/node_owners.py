@@ -49,7 +49,7 @@ class _Walk:
         return found | self._of_nameless_weights()
 
     def _owner(self, node: NodeProto) -> str | None:
-        own = [self.weights[name] for name in node.input if name in self.weights]
+        own: list[str | None] = [self.weights[name] for name in node.input if name in self.weights]
         read = own[:1] or [self.results[name] for name in node.input if name in self.results]
         if not read:
             return None

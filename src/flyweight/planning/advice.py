@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flyweight.planning.bound import COMPUTE, MEMORY, OVERHEAD, Bound
 from flyweight.planning.gain import Gain
 from flyweight.planning.repeated import Repeated
-from flyweight.planning.timed_forms import Timed
+from flyweight.planning.timed_forms import EAGER, Timed
 from flyweight.report.words import bytes_in_words, milliseconds_in_words, ratio_in_words
 from flyweight.tables.table_use import TableUse
 
@@ -42,8 +42,7 @@ class Situation:
     def today_ms(self) -> float:
         """The quickest of the model as it is, eager PyTorch included."""
         best = self.timed.quickest(rewritten=False)
-        times = [self.timed.latencies[name].p50 for name in ("eager", best) if name in self.timed.latencies]
-        return min(times)
+        return min(self.timed.latencies[name].p50 for name in (EAGER, best) if name is not None)
 
     @property
     def hoisted_ms(self) -> float | None:
@@ -106,9 +105,9 @@ def _requests(seen: Situation) -> list[str]:
         return []
     share = f"{seen.repeated.saved:.0%} of each candidate's work is the request's"
     if seen.hoisted_ms is not None and seen.hoisted_ms < EVERYTHING * seen.today_ms:
-        quicker = ratio_in_words(seen.today_ms / seen.hoisted_ms)
+        now, then = milliseconds_in_words(seen.today_ms), milliseconds_in_words(seen.hoisted_ms)
         return [
-            f"{share}: worked out once, the request is {quicker} as quick. compress(task, steps=[]) does that "
+            f"{share}: worked out once, a request takes {then} instead of {now}. compress(task, steps=[]) does that "
             "alone, its numbers as they are; look at it before any other step for speed."
         ]
     return [f"{share}: compress() exports it computed once."]

@@ -28,6 +28,8 @@ STEP = "gains"
 MAX_DROP = 0.001
 #: The share of the work that is left, in what is said of pruning and factorising.
 HALF = 0.5
+#: By how much of what goes the widths and ranks that engines like miss a target.
+ROUNDED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +67,10 @@ class Known:
     @property
     def overhead_ms(self) -> float:
         """What a call takes at least to start its operators."""
-        if self.limits is None or self.best not in self.timed.operators:
+        times = None if self.best is None else self.timed.operators.get(self.best)
+        if self.limits is None or times is None:
             return 0.0
-        return 1e3 * self.limits.overhead.seconds(len(self.timed.operators[self.best].operators))
+        return 1e3 * self.limits.overhead.seconds(len(times.operators))
 
     def spent(self, purpose: str) -> float | None:
         """Return the milliseconds of a request that go into products or lookups, None where that was not seen."""
@@ -206,7 +209,7 @@ def _bytes_gone(parts: list[Part], macs: float) -> tuple[float, float]:
         return size
 
     by_bytes = sorted(parts, key=lambda part: part.bytes / part.macs)
-    return taken(by_bytes), taken(by_bytes[::-1])
+    return (1 - ROUNDED) * taken(by_bytes), (1 + ROUNDED) * taken(by_bytes[::-1])
 
 
 def _drop_field(known: Known) -> Gain | None:

@@ -164,7 +164,8 @@ def _look_at_time(
         if best is not None:
             latency = timed.latencies[best].p50
             limit = limit_of(timed.artefact(best), as_arrays(request), threads, latency, engine_of(best))
-        ms = timed.operators[plain].by_module() if plain in timed.operators else None
+        looked_at = timed.operators.get(plain) if plain is not None else None
+        ms = None if looked_at is None else looked_at.by_module()
         try:
             limits = machine_limits(threads)
         except EngineError:
