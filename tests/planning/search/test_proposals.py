@@ -87,11 +87,11 @@ def test_nothing_is_proposed_twice_whatever_comes_of_it(sides: list[int], number
 
 def test_steps_go_further_from_inside_and_back_from_outside() -> None:
     best = Candidate(tables=50.0, macs=0.5, units=0.5, epochs=1.0)
-    further = next(neighbours(best, DEEP, inside=True))
+    further = next(neighbours(best, DEEP))
     assert further.macs < best.macs
-    back = next(neighbours(best, DEEP, inside=False))
+    back = next(neighbours(best, DEEP, {"drop"}))
     assert (back.epochs > best.epochs) or (back.macs > best.macs)
-    assert set(neighbours(best, DEEP, inside=True)) == set(neighbours(best, DEEP, inside=False))
+    assert set(neighbours(best, DEEP)) == set(neighbours(best, DEEP, {"drop"}))
 
 
 def test_nothing_is_proposed_before_anything_was_measured() -> None:

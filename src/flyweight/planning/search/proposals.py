@@ -1,11 +1,12 @@
 """What is tried next: first what is known to pay, then steps away from the best, in turn with what Optuna draws."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
+from itertools import zip_longest
 
 from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
-from flyweight.planning.search.outcome import Outcome, best_of, is_inside
+from flyweight.planning.search.outcome import Outcome, best_of, excess
 from flyweight.planning.search.space import BITS, EPOCHS, UNITS, WEIGHTS, Space
 
 #: By how much a step away from the best changes table bytes and multiply-accumulates.
@@ -34,21 +35,30 @@ def first_candidates(space: Space, tables: float, epochs: float, planned: Sequen
     return found
 
 
-def neighbours(best: Candidate, space: Space, *, inside: bool) -> Iterator[Candidate]:
+def neighbours(best: Candidate, space: Space, over: Set[str] = frozenset()) -> Iterator[Candidate]:
     """Yield candidates one step away from the best, the most promising first.
 
-    From one inside the limits: smaller and quicker. From one outside: back towards the original.
+    From one inside the limits: smaller and quicker. From one outside: towards the limit that it misses, and where that
+    is the drop, back towards the original.
+
+    Args:
+        over: the limits that the best misses, as `outcome.excess` names them.
     """
-    further = (
-        replace(best, macs=best.macs * MACS),
-        replace(best, tables=best.tables * TABLES) if best.tables > 1 else best,
-        replace(best, macs=best.macs * MACS, tables=best.tables * TABLES) if best.tables > 1 else best,
+    more = _step(EPOCHS, best.epochs, 1)
+    denser = best.tables * TABLES if best.tables > 1 else best.tables
+    smaller = (
+        replace(best, tables=denser),
+        replace(best, tables=denser, epochs=more),
         replace(best, bits="int8") if best.bits == "float32" else best,
-        replace(best, units=_step(UNITS, best.units, 1)),
         replace(best, weights=_step(WEIGHTS, best.weights, 1)) if space.single else best,
     )
-    back = (
-        replace(best, epochs=_step(EPOCHS, best.epochs, 1)),
+    quicker = (
+        replace(best, macs=best.macs * MACS),
+        replace(best, macs=best.macs * MACS, epochs=more),
+        replace(best, units=_step(UNITS, best.units, 1)),
+    )
+    better = (
+        replace(best, epochs=more),
         replace(best, macs=min(best.macs / MACS, 1.0)),
         replace(best, tables=max(best.tables / TABLES, 1.0)),
         replace(best, units=_step(UNITS, best.units, -1)),
@@ -56,7 +66,16 @@ def neighbours(best: Candidate, space: Space, *, inside: bool) -> Iterator[Candi
         replace(best, weights=_step(WEIGHTS, best.weights, -1)),
         *(replace(best, bits=bits) for bits in BITS if bits != best.bits),
     )
-    yield from (*further, *back) if inside else (*back, *further)
+    turns = [one for pair in zip_longest(quicker, smaller, fillvalue=best) for one in pair]
+    both = replace(best, macs=best.macs * MACS, tables=denser)
+    if not over:
+        yield from (*turns[:2], both, *turns[2:], *better)
+    elif over & {"bytes", "size ratio"}:
+        yield from (*(reversed(smaller[:2]) if "drop" in over else smaller[:2]), *smaller[2:], *quicker, both, *better)
+    elif over & {"latency", "speed-up"}:
+        yield from (*(reversed(quicker[:2]) if "drop" in over else quicker[:2]), *quicker[2:], *smaller, both, *better)
+    else:
+        yield from (*better, *turns, both)
 
 
 def next_candidate(
@@ -67,8 +86,8 @@ def next_candidate(
     if best is None:
         return None
     tried = {str(space.candidate(space.params(one.candidate))) for one in outcomes}
-    inside = is_inside(best, budget, before, test_size)
-    for candidate in neighbours(best.candidate, space, inside=inside):
+    over = {name for name, value in excess(best, budget, before, test_size).items() if value > 0}
+    for candidate in neighbours(best.candidate, space, over):
         held = space.candidate(space.params(candidate))
         if str(held) not in tried:
             return held
