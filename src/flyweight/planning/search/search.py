@@ -24,6 +24,8 @@ from flyweight.task.progress import BestSoFar, SearchState, publish
 MINUTES = 10.0
 #: The share of the time left that the first learning may take, and the most epochs that are ever tried.
 LEARNING_SHARE, MOST_EPOCHS = 0.12, 16.0
+#: Of so many trials one is drawn by Optuna, the others are steps away from the best.
+DRAWN = 3
 #: Trials in a row without a better best after which a search ends, where no minutes were asked for.
 PATIENCE = 12
 #: Draws in a row that were all tried before, after which a search ends.
@@ -153,7 +155,7 @@ class Search:
             reason = self._over(outcomes, clock)
             if reason:
                 return reason
-            if not trials.waiting() and len(outcomes) % 2 == 0:
+            if not trials.waiting() and len(outcomes) % DRAWN:
                 step = next_candidate(outcomes, space, self.budget, before, self.test_size)
                 if step is not None:
                     trials.propose(step)
