@@ -97,8 +97,8 @@ def find_recipe(
     Raises:
         InputError: nothing that was tried could be measured.
     """
-    check_feasible(bench, budget)
     check_metric(bench)
+    check_feasible(bench, budget)
     size = test_size(bench.task)
     search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds)
     with keeping_teachers():
@@ -139,12 +139,13 @@ def check_metric(bench: Workbench) -> None:
         InputError: with the metric and what it gave.
     """
     task, scores = bench.task, bench.original
-    value = measure(task.spec, task.judged(task.spec, scores.outputs), scores.targets, scores.groups)
-    if not np.isfinite(value):
+    try:
+        measure(task.spec, task.judged(task.spec, scores.outputs), scores.targets, scores.groups)
+    except InputError as error:
         raise InputError(
-            f"The metric {task.spec.name!r} of the original on validation is {value}; it must be a finite number, or "
-            "no drop can be measured. Check the metric's function and the validation targets."
-        )
+            f"{error} That is of the original itself on validation, so no drop can be measured. Check the metric's "
+            "function and the validation targets."
+        ) from error
 
 
 def test_size(task: Task) -> float:
