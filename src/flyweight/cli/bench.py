@@ -1,9 +1,5 @@
 """The verb `bench`: a bundle measured in every engine that is here, as a table or as JSON."""
 
-import errno
-import json
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flyweight.cli.display import TerminalDisplay, errors, out
+from flyweight.cli.json_file import TERMINAL, check_writable, write_json
 from flyweight.cli.stopping import stoppable
-from flyweight.errors import InputError
 
 
 def bench(
@@ -36,8 +32,8 @@ def bench(
     from flyweight.bundle.bench import bench as measure
     from flyweight.task.progress import shown_on
 
-    if json_path not in (None, "-"):
-        _check_writable(json_path)  # found out now, not after minutes of work
+    if json_path is not None:
+        check_writable(json_path)  # found out now, not after minutes of work
     display = TerminalDisplay(errors)
     try:
         with stoppable(writes=choose), shown_on(display):
@@ -52,8 +48,8 @@ def bench(
     finally:
         display.close()
     if json_path is not None:
-        _write(json_path, {**asdict(found), "path": str(found.path)})
-    if json_path == "-":
+        write_json(json_path, {**asdict(found), "path": str(found.path)})
+    if json_path == TERMINAL:
         return
     out.print(_table(found))
     for name, words in found.agreements.items():
@@ -86,27 +82,3 @@ def _table(found: Any) -> Table:
         times = (f"{value:.3f}" for value in (one.latency.p50, one.latency.p95, one.latency.p99))
         table.add_row(*map(Text, (one.engine, *map(str, numbers), *times)), style="bold" if one == found.chosen else "")
     return table
-
-
-def _check_writable(path: str) -> None:
-    file = Path(path).absolute()
-    if file.is_dir():
-        why = errno.EISDIR
-    elif not file.parent.is_dir():
-        why = errno.ENOENT
-    elif not os.access(file if file.exists() else file.parent, os.W_OK):
-        why = errno.EACCES
-    else:
-        return
-    raise InputError(f"The JSON cannot be written to {path}: {os.strerror(why)}; change --json.")
-
-
-def _write(path: str, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The JSON cannot be written to {path}: {error.strerror}; change --json.") from error

@@ -22,7 +22,7 @@ def profile(
 ) -> None:
     """Show where a model's bytes and time go, what of it a request repeats, and what each method would gain."""
     if json_path is not None:
-        check_writable(json_path)
+        check_writable(json_path)  # found out now, not after minutes of work
     display = TerminalDisplay(errors)
     try:
         with stoppable():
