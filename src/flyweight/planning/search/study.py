@@ -5,7 +5,7 @@ import math
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,10 @@ def _storage(database: Path) -> RDBStorage:
         return sqlite3.connect(database, timeout=PATIENCE, check_same_thread=False)
 
     try:
+        with closing(connect()) as connection:  # what is read later may lie behind a hole that no query meets before
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise InputError(found)
         return RDBStorage("sqlite:///trials.db", engine_kwargs={"creator": connect})
     except Exception as error:  # whatever SQLAlchemy makes of a damaged file
         raise _unreadable(database, error) from error
