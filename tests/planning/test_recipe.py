@@ -172,6 +172,18 @@ depth = 0.5
 '''
 
 
+def test_the_recipe_in_the_notes_can_be_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "recipes.md").read_text()
+    path = tmp_path / "small.toml"
+    path.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    recipe = read_recipe(path)
+    assert recipe.rewrite is True
+    assert recipe.steps[1:] == (
+        fw.Factorize(ranks={"mlp.0": 16}, force=True),
+        fw.Quantize(precisions={"mlp.0": "int8", "mlp.2": "float32"}, activations=None, force=True),
+    )
+
+
 def test_a_module_and_a_step_of_ones_own_cannot_be_written(tmp_path: Path) -> None:
     class Mine:
         name = "mine"
