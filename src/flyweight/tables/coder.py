@@ -117,9 +117,9 @@ class TableCoder:
                 break
         return best
 
-    def put(self, choice: tuple[int, ...]) -> float:
-        """Try a choice of the frugal menu that was made elsewhere; return the ratio that `at` knows it by."""
-        return self._remember(self._build(_Known(np.array(choice, dtype=np.int64), fine=False)), fine=False)
+    def put(self, choice: tuple[int, ...], *, fine: bool) -> float:
+        """Try a choice that was made elsewhere, of the fine menu or the frugal one; return the ratio it is known by."""
+        return self._remember(self._build(_Known(np.array(choice, dtype=np.int64), fine=fine)), fine=fine)
 
     def tried(self, ratio: float) -> Trial | None:
         """Return what was tried at exactly this ratio, in this sitting or an earlier one."""
@@ -132,6 +132,10 @@ class TableCoder:
         with stage("Coding tables as before"):
             self._hold(ratio, self._build(known))
         return self._trials[ratio]
+
+    def search_of(self, ratio: float) -> Search:
+        """Return the search over the menu that a known ratio was chosen from; the frugal one where it is not known."""
+        return self.search(fine=ratio in self._known and self._known[ratio].fine)
 
     def ratio_within(self, max_drop: float) -> float:
         """Return how many times smaller the tables can be coded so that a certificate probably holds; 1 for not at all.

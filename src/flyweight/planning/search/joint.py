@@ -15,7 +15,6 @@ from flyweight.planning.search.workbench import Workbench
 from flyweight.tables.allocation import Damage, Menu, allocate
 from flyweight.tables.damage import Anchor, Item, expand
 from flyweight.tables.recalibration import Recalibration
-from flyweight.tables.trial import Trial
 from flyweight.task.progress import stage
 
 #: Rounds of pricing a millisecond anew, and of halving the budget until the predicted damage is the one allowed.
@@ -64,19 +63,20 @@ class Parts:
         return self.damage.of(self.starts[:-1] + choice)
 
 
-def find_parts(bench: Workbench, trial: Trial | None) -> Parts:
+def find_parts(bench: Workbench, ratio: float) -> Parts:
     """Work out what every option of every part does, alone and with every other.
 
     Args:
-        trial: a tried coding of the tables that the model is expanded around beside the original.
+        ratio: of a tried coding of the tables that the model is expanded around beside the original; 1 for none.
     """
     task = bench.task
+    trial = bench.coder.tried(ratio) if ratio > 1 else None
     model = task.model if trial is None else trial.model
     with stage("Predicting what each change of each layer does", seconds=10.0):
         layers = layer_menu(task, model, bench.request)
         beside = LayerShifts(task, model.eval(), layers)
         if bench.coder.tables:
-            search = bench.coder.search(fine=False)
+            search = bench.coder.search_of(ratio)
             anchors = [Anchor(task.model, search.bench.fit(search.bench.before.outputs))]
             anchors += [] if trial is None else [Anchor(trial.model, trial.calibration, trial.choice)]
             bands = search.bench.items

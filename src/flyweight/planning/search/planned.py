@@ -22,7 +22,7 @@ def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate
     """
     trial = bench.coder.tried(tables) if tables > 1 else None
     try:
-        parts = find_parts(bench, trial)
+        parts = find_parts(bench, tables)
     except FlyweightError:
         return []
     if not parts.layers:
@@ -33,17 +33,18 @@ def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate
     found: list[Candidate] = []
     for more, learns in PLANS:
         joint = plan(parts, base + more)
-        found.append(_candidate(bench, joint, epochs if learns else 0.0))
+        found.append(_candidate(bench, joint, tables, epochs if learns else 0.0))
     return list(dict.fromkeys(found))
 
 
-def _candidate(bench: Workbench, joint: Joint, epochs: float) -> Candidate:
+def _candidate(bench: Workbench, joint: Joint, around: float, epochs: float) -> Candidate:
     """Return a plan as a candidate: what the steps are to reach, each finding its own way there."""
-    coder, task = bench.coder, bench.before
+    coder, macs = bench.coder, bench.before.macs.total
+    fine = coder.search_of(around) is not coder.search_of(1.0)
     rounded = sum(option.bits == 8 for option in joint.layers.values())
     return Candidate(
-        tables=1.0 if joint.tables is None else coder.put(joint.tables),
-        macs=min(1.0, joint.macs / max(task.macs.total, 1)),
+        tables=1.0 if joint.tables is None else coder.put(joint.tables, fine=fine),
+        macs=min(1.0, joint.macs / max(macs, 1)),
         epochs=epochs,
         learn_first=False,
         bits="int8" if 2 * rounded > len(joint.layers) else "float32",
