@@ -68,10 +68,10 @@ class LayerShifts:
                 if option.change is None or pull is None:
                     found.append(torch.zeros(rows))
                     continue
-                bare = {"weight": option.change}
+                bare = {"weight": option.change.to(pull)}
                 if getattr(module, "bias", None) is not None:
-                    bare["bias"] = torch.zeros(option.change.shape[0])
+                    bare["bias"] = pull.new_zeros(option.change.shape[0])
                 with torch.no_grad():
                     moved: Tensor = functional_call(module, bare, (read[item.name],))
-                found.append((moved * pull).flatten(1).sum(1))
+                found.append((moved * pull).flatten(1).sum(1).float())
         return torch.stack(found)
