@@ -13,6 +13,7 @@ from flyweight.planning.profile import Profile
 from flyweight.planning.repeated import Repeated
 from flyweight.report.words import REQUEST_ONLY, bytes_in_words, count_in_words, operators_in_words
 from flyweight.rewrite.apply_rules import Done
+from flyweight.tables.table_use import TableUse
 from flyweight.task.span import Span
 
 #: Modules, tables, kinds of operators and refusals that are listed; the rest are added up.
@@ -94,20 +95,27 @@ def _tables(found: Profile) -> Table:
     table = _table("embedding table", "rows", "dim", "bytes", "lookups in\ntraining", "never\nseen", "seen\nonce")
     largest = sorted(found.tables, key=lambda one: -one.bytes)
     for one in largest[:TABLES]:
-        shares = (f"{one.never:.0%}", f"{one.once:.0%}")
-        numbers = (f"{one.rows:,}", f"{one.dim}", bytes_in_words(one.bytes), f"{one.lookups:,}", *shares)
-        table.add_row(Text(one.name), *numbers)
+        table.add_row(Text(one.name), f"{one.rows:,}", f"{one.dim}", bytes_in_words(one.bytes), *_use([one]))
     rest = largest[TABLES:]
     if rest:
-        rows, lookups = sum(one.rows for one in rest), sum(one.lookups for one in rest)
-        never, once = (sum(getattr(one, key) * one.rows for one in rest) / rows for key in ("never", "once"))
-        size = bytes_in_words(sum(one.bytes for one in rest))
-        table.add_row(f"{len(rest)} others", f"{rows:,}", "", size, f"{lookups:,}", f"{never:.0%}", f"{once:.0%}")
+        rows, size = sum(one.rows for one in rest), sum(one.bytes for one in rest)
+        table.add_row(f"{len(rest)} others", f"{rows:,}", "", bytes_in_words(size), *_use(rest))
     return table
 
 
+def _use(tables: list[TableUse]) -> tuple[str, str, str]:
+    """Lookups, and the shares of rows never seen and seen once, of those that were counted."""
+    counted = [one for one in tables if one.lookups is not None]
+    rows = sum(one.rows for one in counted)
+    if not rows:
+        return "-", "-", "-"
+    never, once = (sum((getattr(one, key) or 0.0) * one.rows for one in counted) / rows for key in ("never", "once"))
+    return f"{sum(one.lookups or 0 for one in counted):,}", f"{never:.0%}", f"{once:.0%}"
+
+
 def _times(found: Profile) -> Table:
-    table = _table(f"one request of {found.rows:,}", "p50, ms", "p95", "p99")
+    what = "request" if found.repeated is not None else "call"
+    table = _table(f"one {what} of {found.rows:,}", "p50, ms", "p95", "p99")
     for name, time in sorted(found.latencies.items(), key=lambda one: one[1].p50):
         table.add_row(Text(name), _ms(time.p50), _ms(time.p95), _ms(time.p99))
     return table
@@ -122,7 +130,7 @@ def _kinds(name: str, times: OperatorTimes) -> Table:
     if rest:
         ms = sum(one for _, (_, one) in rest)
         count = sum(one for _, (one, _) in rest)
-        table.add_row(f"{len(rest)} other kinds", f"{count}", *_with_share(_ms(ms), ms, times.ms))
+        table.add_row(f"{len(rest)} more", f"{count}", *_with_share(_ms(ms), ms, times.ms))
     return table
 
 
@@ -165,7 +173,7 @@ def _where(modules: tuple[str, ...]) -> str:
 
 
 def _gains(found: Profile) -> Table:
-    table = _table("each method alone", "known by", "model after", "request after, ms", left=2)
+    table = _table("each method alone", "known by", "model after", "ms after", left=2)
     for one in found.gains:
         size = "-" if one.bytes is None else _size_span(one.bytes)
         table.add_row(Text(one.method), one.known, size, "-" if one.ms is None else _ms_span(one.ms))

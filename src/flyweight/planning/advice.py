@@ -86,7 +86,7 @@ def _bytes(seen: Situation) -> list[str]:
     if share <= MOST:
         return [f"{1 - share:.0%} of the bytes are in layers: Quantize and Prune first, EncodeTables for the rest."]
     advice = [f"{share:.0%} of the bytes are in embedding tables: EncodeTables first{_to_expect(seen)}."]
-    rare = sum(table.bytes * (table.never + table.once) for table in seen.tables) / seen.table_bytes
+    rare = sum(one.bytes * ((one.never or 0.0) + (one.once or 0.0)) for one in seen.tables) / seen.table_bytes
     if rare > RARE:
         advice.append(f"{rare:.0%} of the tables' bytes are rows that training saw once or never: they need few bits.")
     return advice

@@ -17,7 +17,7 @@ from flyweight.pruning.input_fields import find_fields
 from flyweight.quantization.sites import find_sites
 from flyweight.tables.rate_distortion import coded_bytes
 from flyweight.tables.sites import Table
-from flyweight.tables.usage import fields_of_tables
+from flyweight.tables.usage import inputs_of_tables
 from flyweight.task.change import Skipped
 from flyweight.task.measurement import Latency
 from flyweight.task.span import Span, exactly
@@ -216,8 +216,7 @@ def _drop_field(known: Known) -> Gain | None:
     """The field whose table is the largest of those that one field alone looks up."""
     if known.traced is None or not known.tables:
         return None
-    inputs, _, _ = next(known.task.batches("train"))
-    fields = fields_of_tables(known.task.model, known.tables, inputs)
+    fields = inputs_of_tables(known.task, known.tables)
     droppable = {one.name for one in find_fields(known.traced)[0]}
     alone = [one for one in known.tables if len(set(fields.get(one.name, []))) == 1]
     alone = [one for one in alone if fields[one.name][0] in droppable]

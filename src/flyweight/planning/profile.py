@@ -25,14 +25,17 @@ from flyweight.planning.repeated import Hoisting, Repeated, find_repeated
 from flyweight.planning.requests import as_arrays, sample_requests, served_rows, timed_request
 from flyweight.planning.timed_forms import REWRITTEN, Timed, engine_of, time_forms
 from flyweight.pruning.calibration import first_inputs
-from flyweight.tables.sites import find_tables
+from flyweight.tables.prepare import usable_tables
 from flyweight.tables.sizes import table_bytes
 from flyweight.tables.table_use import TableUse, table_use
-from flyweight.tables.usage import count_lookups
+from flyweight.tables.usage import count_lookups, inputs_of_tables
 from flyweight.task.change import Skipped
 from flyweight.task.measurement import Latency
 from flyweight.task.progress import stage
 from flyweight.task.task import Task
+
+#: Training rows that the model runs over to see the use of tables whose ids are made inside it.
+SAMPLED = 8_192
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +106,11 @@ def profile(task: Task, *, rows: int | None = None, seconds: float = 4.0, thread
     parts = find_parts(task.model, samples[0], _rows(samples[0]), clock.module_ms)
     macs = count_macs(task.model, samples[0], _rows(samples[0]))
     total, in_tables = sum(part.bytes for part in parts), table_bytes(task.model)
-    tables, left = find_tables(task.model)
+    tables, left = usable_tables(task)
     with stage("Counting how training uses the tables", seconds=2.0):
-        counts = count_lookups(task, tables) if tables else {}
-    uses = tuple(table_use(table, counts[table.name]) for table in tables)
+        counts = count_lookups(task, tables, SAMPLED) if tables else {}
+        whole = inputs_of_tables(task, tables) if tables else {}
+    uses = tuple(table_use(one, counts[one.name] if one.name in whole else None) for one in tables)
     with stage("Working out what each method would gain", seconds=4.0):
         gains, unknown = _look_ahead(Known(task, parts, total, macs.total, clock.timed, clock.limits, tables, counts))
     best = clock.timed.quickest()

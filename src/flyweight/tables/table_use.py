@@ -17,23 +17,28 @@ class TableUse:
         lookups: in the training split, all rows together.
         never: the share of rows that training never looks up: they are as they were drawn at the start.
         once: the share that it looks up once.
+
+    The last three are None where ids are made inside the model, so that the split cannot be counted without running it.
     """
 
     name: str
     rows: int
     dim: int
     bytes: int
-    lookups: int
-    never: float
-    once: float
+    lookups: int | None
+    never: float | None
+    once: float | None
 
 
-def table_use(table: Table, counts: Tensor) -> TableUse:
+def table_use(table: Table, counts: Tensor | None) -> TableUse:
     """Return the use of a table.
 
     Args:
-        counts: (rows,), lookups in the training split, as `usage.count_lookups` gives them.
+        counts: (rows,), lookups in the training split, as `usage.count_lookups` gives them; None where they are not
+            all of them.
     """
+    if counts is None:
+        return TableUse(table.name, table.rows, table.dim, table.bytes, None, None, None)
     return TableUse(
         name=table.name,
         rows=table.rows,

@@ -14,21 +14,14 @@ CALIBRATION_ROWS = 100_000
 PRIOR_LOOKUPS = 8.0
 
 
-def count_lookups(task: Task, tables: tuple[Table, ...]) -> dict[str, Tensor]:
+def count_lookups(task: Task, tables: tuple[Table, ...], rows: int = CALIBRATION_ROWS) -> dict[str, Tensor]:
     """Return how often the training split looks up each row, (rows,) float32 by table name.
 
     Where a table's ids are an input of the model as it is, the inputs are counted, which is quick; for the other tables
-    the model runs over up to CALIBRATION_ROWS rows.
+    the model runs over up to `rows` rows.
     """
     counts = {table.name: torch.zeros(table.rows) for table in tables}
-    inputs, _, _ = next(task.batches("train"))
-    sizes = {name: field.rows or 0 for name, field in task.inputs.items()}
-    # An input with ids that the table lacks is changed on its way (hashed, clamped), though not in this batch perhaps.
-    sources = {
-        name: fields
-        for name, fields in fields_of_tables(task.model, tables, inputs).items()
-        if all(0 < sizes[field] <= len(counts[name]) for field in fields)
-    }
+    sources = inputs_of_tables(task, tables)
     indirect = tuple(table for table in tables if table.name not in sources)
     seen = 0
     with evaluating(task.model), torch.no_grad():
@@ -36,13 +29,26 @@ def count_lookups(task: Task, tables: tuple[Table, ...]) -> dict[str, Tensor]:
             for name, fields in sources.items():
                 for field in fields:
                     _add(counts[name], inputs[field].reshape(-1).long())
-            if indirect and seen < CALIBRATION_ROWS:
+            if indirect and seen < rows:
                 seen += len(target)
                 with watching(task.model, indirect) as watch:
                     task.model(**inputs)
                 for touch in watch.touches:
                     _add(counts[touch.table], touch.ids)
     return counts
+
+
+def inputs_of_tables(task: Task, tables: tuple[Table, ...]) -> dict[str, list[str]]:
+    """Return, for each table whose ids are inputs of the model as they are, the names of those inputs."""
+    inputs, _, _ = next(task.batches("train"))
+    sizes = {name: field.rows or 0 for name, field in task.inputs.items()}
+    # An input with ids that the table lacks is changed on its way (hashed, clamped), though not in this batch perhaps.
+    rows = {table.name: table.rows for table in tables}
+    return {
+        name: fields
+        for name, fields in _unchanged(task.model, tables, inputs).items()
+        if all(0 < sizes[field] <= rows[name] for field in fields)
+    }
 
 
 def row_weights(counts: Tensor, fisher: Tensor, lookups: Tensor) -> Tensor:
@@ -67,7 +73,7 @@ def _add(counts: Tensor, ids: Tensor) -> None:
     counts.index_add_(0, ids, torch.ones(len(ids)))
 
 
-def fields_of_tables(model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor]) -> dict[str, list[str]]:
+def _unchanged(model: nn.Module, tables: tuple[Table, ...], inputs: dict[str, Tensor]) -> dict[str, list[str]]:
     """Return, for each table whose lookups are inputs of the model unchanged, the names of those inputs."""
     with evaluating(model), torch.no_grad(), watching(model, tables) as watch:
         model(**inputs)
