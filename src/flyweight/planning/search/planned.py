@@ -1,6 +1,7 @@
 """The first candidates of a search: what the joint plan of tables and layers says at several predicted damages."""
 
 import json
+from contextlib import suppress
 
 from flyweight.errors import FlyweightError
 from flyweight.planning.search.candidate import Candidate
@@ -23,7 +24,7 @@ def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate
     trial = bench.coder.tried(tables) if tables > 1 else None
     try:
         parts = find_parts(bench, tables)
-    except FlyweightError:
+    except Exception:  # whatever a model or a metric throws here: what cannot be predicted is found by trials
         return []
     if not parts.layers:
         return []
@@ -32,8 +33,8 @@ def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate
     base = parts.predicted(tuple(int(one) for one in trial.choice)) if trial is not None else 0.0
     found: list[Candidate] = []
     for more, learns in PLANS:
-        joint = plan(parts, base + more)
-        found.append(_candidate(bench, joint, tables, epochs if learns else 0.0))
+        with suppress(FlyweightError):  # a coding that breaks the model
+            found.append(_candidate(bench, plan(parts, base + more), tables, epochs if learns else 0.0))
     return list(dict.fromkeys(found))
 
 
