@@ -120,9 +120,15 @@ def sensitivities(parts: Parts) -> list[dict[str, object]]:
     ]
 
 
-def plan(parts: Parts, allowed: float) -> Joint:
-    """Return the plan of least bytes times milliseconds whose predicted damage is at most `allowed`."""
-    whole = np.array([len(band.options) - 1 for band in parts.bands] + [0 for _ in parts.layers], dtype=np.int64)
+def plan(parts: Parts, allowed: float, start: tuple[int, ...] | None = None) -> Joint:
+    """Return the plan of least bytes times milliseconds whose predicted damage is at most `allowed`.
+
+    Args:
+        start: option number of each band that the descent starts from, and what is kept where nothing else is allowed;
+            None starts from the largest.
+    """
+    bands = [len(band.options) - 1 for band in parts.bands] if start is None else [*start]
+    whole = np.array(bands + [0 for _ in parts.layers], dtype=np.int64)
     picks = parts.starts[:-1] + whole
     price = parts.bytes[picks].sum() / max(parts.milliseconds[picks].sum(), 1e-9)
     for _ in range(PRICINGS):

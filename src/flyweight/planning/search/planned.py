@@ -30,7 +30,8 @@ def plan_first(bench: Workbench, tables: float, epochs: float) -> list[Candidate
         return []
     if bench.keep is not None:
         write_whole(bench.keep[0] / "sensitivity.json", json.dumps(sensitivities(parts), indent=1) + "\n")
-    base = parts.predicted(tuple(int(one) for one in trial.choice)) if trial is not None else 0.0
+    start = None if trial is None else tuple(int(one) for one in trial.choice)
+    base = 0.0 if start is None else parts.predicted(start)
     found: list[Candidate] = []
     for more, learns in PLANS:
         with suppress(FlyweightError):  # a coding that breaks the model
