@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flyweight.pruning.share_weights import ShareWeights as ShareWeights
     from flyweight.quality.intervals import non_inferior as non_inferior
     from flyweight.quantization.quantize import Quantize as Quantize
+    from flyweight.tables.coded_teacher import CodedTeacher as CodedTeacher
     from flyweight.tables.encode_tables import EncodeTables as EncodeTables
     from flyweight.task.change import Change as Change
     from flyweight.task.estimate import Estimate as Estimate
@@ -42,6 +43,7 @@ _HOMES: dict[str, str] = {
     "Budget": "flyweight.planning.budget",
     "BundleError": "flyweight.errors",
     "Change": "flyweight.task.change",
+    "CodedTeacher": "flyweight.tables.coded_teacher",
     "Distill": "flyweight.distillation.distill",
     "DropFields": "flyweight.pruning.drop_fields",
     "EncodeTables": "flyweight.tables.encode_tables",
