@@ -20,6 +20,10 @@ from flyweight.task.span import Span
 MODULES, TABLES, KINDS, REFUSALS = 12, 8, 8, 4
 
 
+#: What is told of what was left out, by who left it.
+_LEFT = {"rewrite": "Not looked at:", "gains": "Not known:", "encode_tables": "EncodeTables leaves"}
+
+
 def render(found: Profile) -> RenderableType:
     """Return a profile as tables and sentences, for 100 columns."""
     head = f"{found.name}: {bytes_in_words(found.bytes)}, {count_in_words(found.macs)} multiply-adds a row"
@@ -33,7 +37,7 @@ def render(found: Profile) -> RenderableType:
         blocks.append([Text(one) for one in found.bound.words])
     if found.repeated is not None:
         blocks.append(_repeated(found.repeated))
-    blocks.append([Text(f"Not looked at: {one}") for one in found.skipped if one.step in ("rewrite", "gains")])
+    blocks.append([Text(f"{_LEFT[one.step]} {one}") for one in found.skipped if one.step in _LEFT])
     if found.gains:
         hows = ((one.method.partition("(")[0], one.how) for one in found.gains)
         blocks += [[_gains(found)], [_listed(hows, "dim")]]

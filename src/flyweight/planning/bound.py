@@ -37,7 +37,7 @@ def find_bound(limit: Roofline, times: OperatorTimes | None) -> Bound:
     binds = OVERHEAD if small and far else limit.binds
     sentences = [f"{binds.capitalize()}-bound. {_floors(limit)}"]
     if far and not small and limit.fraction:
-        sentences.append(f"It takes {1 / limit.fraction:.0f} times that: the engine is far from what the machine can do.")
+        sentences.append(f"It takes {1 / limit.fraction:.0f} times that: far from what the machine can do.")
     if times is not None and times.operators:
         if small and far:
             each = milliseconds_in_words(times.ms / len(times.operators))

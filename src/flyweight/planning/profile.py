@@ -18,7 +18,8 @@ from flyweight.planning.advice import Situation, give_advice
 from flyweight.planning.artefact import make_artefact
 from flyweight.planning.bound import Bound, find_bound
 from flyweight.planning.gain import Gain
-from flyweight.planning.gains import Known, find_gains
+from flyweight.planning.gains import find_gains
+from flyweight.planning.known import Known
 from flyweight.planning.limit import limit_of
 from flyweight.planning.parts import Part, find_parts
 from flyweight.planning.repeated import Hoisting, Repeated, find_repeated
@@ -26,6 +27,7 @@ from flyweight.planning.requests import as_arrays, sample_requests, served_rows,
 from flyweight.planning.timed_forms import REWRITTEN, Timed, engine_of, time_forms
 from flyweight.pruning.calibration import first_inputs
 from flyweight.tables.prepare import usable_tables
+from flyweight.tables.sites import find_tables
 from flyweight.tables.sizes import table_bytes
 from flyweight.tables.table_use import TableUse, table_use
 from flyweight.tables.usage import count_lookups, inputs_of_tables
@@ -44,7 +46,7 @@ class Profile:
 
     Args:
         parts: every module with tensors, work or time, the most bytes first; times are those of `timed`.
-        tables: every table that can be coded, with how training uses it.
+        tables: every embedding table, with how training uses it.
         bytes, table_bytes: of all tensors, and of embedding tables.
         macs: of one row.
         repeated: None where nothing is scored by request, or the model cannot be traced.
@@ -106,13 +108,13 @@ def profile(task: Task, *, rows: int | None = None, seconds: float = 4.0, thread
     parts = find_parts(task.model, samples[0], _rows(samples[0]), clock.module_ms)
     macs = count_macs(task.model, samples[0], _rows(samples[0]))
     total, in_tables = sum(part.bytes for part in parts), table_bytes(task.model)
-    tables, left = usable_tables(task)
+    (tables, _), (usable, left) = find_tables(task.model), usable_tables(task)
     with stage("Counting how training uses the tables", seconds=2.0):
         counts = count_lookups(task, tables, SAMPLED) if tables else {}
         whole = inputs_of_tables(task, tables) if tables else {}
     uses = tuple(table_use(one, counts[one.name] if one.name in whole else None) for one in tables)
     with stage("Working out what each method would gain", seconds=4.0):
-        gains, unknown = _look_ahead(Known(task, parts, total, macs.total, clock.timed, clock.limits, tables, counts))
+        gains, unknown = _look_ahead(Known(task, parts, total, macs.total, clock.timed, clock.limits, usable, counts))
     best = clock.timed.quickest()
     bound = None if clock.roofline is None else find_bound(clock.roofline, clock.timed.operators.get(best or ""))
     return Profile(

@@ -1,0 +1,48 @@
+"""What coding tables, and dropping a field with its table, would gain."""
+
+from flyweight.engines.operator_times import LOOKUPS
+from flyweight.planning.gain import COUNTED, ESTIMATED, Gain
+from flyweight.planning.known import Known
+from flyweight.pruning.input_fields import find_fields
+from flyweight.tables.rate_distortion import coded_bytes
+from flyweight.tables.usage import inputs_of_tables
+from flyweight.task.span import Span, exactly
+
+#: What tables may cost, as `compress` takes it where nothing is said.
+MAX_DROP = 0.001
+
+
+def encoded_tables(known: Known) -> Gain | None:
+    """Return what coded tables take, None where there is no table that can be coded."""
+    if not known.tables:
+        return None
+    others = known.bytes - sum(table.bytes for table in known.tables)
+    tables = coded_bytes(known.task, known.tables, dict(known.counts), MAX_DROP)
+    span = Span(*(others + size for size in (tables.low, tables.likely, tables.high)))
+    lookups = known.spent(LOOKUPS)
+    ms = None
+    if known.ms is not None and lookups is not None:
+        ms = Span(known.ms - lookups, known.ms, known.ms + lookups)
+    how = "from the spread, use and gradients of rows (docs/profile.md); decoding takes up to twice a lookup"
+    return Gain(f"EncodeTables(max_drop={MAX_DROP:g})", span, ms, ESTIMATED, how)
+
+
+def dropped_field(known: Known) -> Gain | None:
+    """Return what is left without the field whose table is the largest that one field alone looks up."""
+    if known.traced is None or not known.tables:
+        return None
+    fields = inputs_of_tables(known.task, known.tables)
+    droppable = {one.name for one in find_fields(known.traced)[0]}
+    alone = [one for one in known.tables if len(set(fields.get(one.name, []))) == 1]
+    alone = [one for one in alone if fields[one.name][0] in droppable]
+    if not alone or len(known.task.inputs) < 2:
+        return None
+    largest = max(alone, key=lambda table: table.bytes)
+    method = f"DropFields(names=[{fields[largest.name][0]!r}])"
+    how = "the largest table that one field alone looks up; what it costs in quality is not known before"
+    left = known.bytes - largest.bytes + 4 * largest.dim
+    ms = None
+    if known.ms is not None:
+        lookups = known.spent(LOOKUPS) or 0.0
+        ms = Span(known.ms - lookups / len(known.tables), known.ms, known.ms)
+    return Gain(method, exactly(left), ms, COUNTED, how)
