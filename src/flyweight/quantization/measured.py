@@ -1,18 +1,24 @@
 """Candidates for a mixed model, exported and timed against each other in every engine here."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flyweight.cost.latency import time_rounds
+from flyweight.engines.engine import Prepared
 from flyweight.engines.export import export_onnx
 from flyweight.engines.registry import ENGINES
 from flyweight.errors import EngineError
+from flyweight.graph.traced import TracedModel
+from flyweight.quantization.lookups_aside import lookups, lookups_alone, without_lookups
 from flyweight.quantization.observe import Inputs
 from flyweight.task.scores import cuts_by_row
 from flyweight.task.task import Task
@@ -21,6 +27,8 @@ from flyweight.task.task import Task
 CANDIDATES, ROWS = 500, 64
 #: Seconds of timing for each candidate in each engine.
 SECONDS = 0.6
+#: Label of what all candidates look up alike.
+LOOKUPS = "lookups"
 #: A candidate whose median is within so much of the best is as fast.
 AS_FAST = 1.05
 
@@ -31,7 +39,7 @@ class Timed:
 
     Args:
         label: what it is, in words.
-        bytes: of its file.
+        bytes: of its file, to within the few that a file takes by itself.
         milliseconds: the median of a call in the engine that is fastest for it.
         engine: that engine.
     """
@@ -42,8 +50,10 @@ class Timed:
     engine: str
 
 
-def time_candidates(models: Mapping[str, nn.Module], inputs: Inputs, threads: int = 1) -> dict[str, Timed]:
+def time_candidates(models: Mapping[str, TracedModel], inputs: Inputs, threads: int = 1) -> dict[str, Timed]:
     """Export models, run each in each engine in turns, and return the best of each by label.
+
+    Lookups that all of them share are written and timed once, by themselves, and count for each.
 
     Args:
         models: by label, all taking the same inputs.
@@ -53,35 +63,46 @@ def time_candidates(models: Mapping[str, nn.Module], inputs: Inputs, threads: in
         ExportError: one of them cannot be written.
         EngineError: no engine takes any of them.
     """
-    arrays = {name: value.detach().numpy() for name, value in inputs.items()}
-    calls: dict[str, Callable[[], object]] = {}
-    sizes: dict[str, int] = {}
-    held = []
-    with tempfile.TemporaryDirectory(prefix="flyweight-mixed-") as folder:
-        try:
-            for number, (label, model) in enumerate(models.items()):
-                exported = export_onnx(model, inputs, Path(folder, str(number)))
-                sizes[label] = exported.bytes
-                for name, engine in ENGINES.items():
-                    if engine.available() is None and engine.cannot_run(exported.path) is None:
-                        prepared = engine.prepare(exported.path, threads)
-                        held.append(prepared)
-                        given = {one: arrays[one] for one in prepared.input_names}
-                        calls[f"{name}\n{label}"] = partial(prepared.run, given)
-            if not calls:
-                raise EngineError("No engine here takes any of the candidates; nothing was timed.")
-            rows = len(next(iter(inputs.values())))
-            rounds = time_rounds(calls, candidates=rows, threads=threads, seconds=SECONDS * len(calls))
-        finally:
-            for prepared in held:
-                prepared.close()
+    first = next(iter(models.values()))
+    common = set.intersection(*(set(lookups(model, inputs)) for model in models.values()))
+    shared = {name: value for name, value in lookups(first, inputs).items() if name in common}
+    written = {label: without_lookups(model, inputs, shared) for label, model in models.items()}
+    if shared:
+        written[LOOKUPS] = lookups_alone(first, inputs, shared)
+    with tempfile.TemporaryDirectory(prefix="flyweight-mixed-") as folder, ExitStack() as held:
+        calls: dict[tuple[str, str], Callable[[], object]] = {}
+        sizes: dict[str, int] = {}
+        for number, (label, (model, given)) in enumerate(written.items()):
+            exported = export_onnx(model, given, Path(folder, str(number)))
+            sizes[label] = exported.bytes
+            for name, prepared in _prepared(exported.path, threads):
+                held.callback(prepared.close)
+                calls[name, label] = partial(prepared.run, _arrays(given, prepared.input_names))
+        able = [name for name in ENGINES if all((name, label) in calls for label in written)]
+        calls = {key: call for key, call in calls.items() if key[0] in able or not shared}
+        if not calls:
+            raise EngineError("No engine here takes any of the candidates; nothing was timed.")
+        rows = len(next(iter(inputs.values())))
+        named = {f"{name} {label}": call for (name, label), call in calls.items()}
+        rounds = time_rounds(named, candidates=rows, threads=threads, seconds=SECONDS * len(calls))
+    medians = {(name, label): rounds.latency(f"{name} {label}").p50 for name, label in calls}
     found: dict[str, Timed] = {}
-    for key in calls:
-        engine_name, _, label = key.partition("\n")
-        median = rounds.latency(key).p50
-        if label not in found or median < found[label].milliseconds:
-            found[label] = Timed(label, sizes[label], median, engine_name)
+    for (name, label), median in medians.items():
+        whole = median + medians.get((name, LOOKUPS), 0.0)
+        if label != LOOKUPS and (label not in found or whole < found[label].milliseconds):
+            found[label] = Timed(label, sizes[label] + sizes.get(LOOKUPS, 0), whole, name)
     return found
+
+
+def _prepared(path: Path, threads: int) -> Iterator[tuple[str, Prepared]]:
+    """Yield every engine here that takes a file, with the file loaded."""
+    for name, engine in ENGINES.items():
+        if engine.available() is None and engine.cannot_run(path) is None:
+            yield name, engine.prepare(path, threads)
+
+
+def _arrays(inputs: Inputs, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    return {name: inputs[name].detach().numpy() for name in names}
 
 
 def served_inputs(task: Task, model: nn.Module) -> Inputs:

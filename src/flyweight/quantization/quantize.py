@@ -183,7 +183,7 @@ def _chosen(
     with stage("Rounding one layer at a time", seconds=2.0 * len(sites)):
         plain = partial(_build, traced, rounding, replace(mending, bias_correction=False), rows)
         chosen, records = by_sensitivity(traced, sites, start, plain, rows, settings.max_error)
-    with stage("Timing which layers pay in integers", seconds=30.0):
+    with stage("Timing which layers pay in integers", seconds=15.0):
         alone = partial(_build, traced, replace(rounding, activations=False), replace(mending, balance=False), rows)
         mixed = by_time(
             traced,
