@@ -30,6 +30,9 @@ def compress(
     min_speedup: Annotated[float | None, typer.Option(help="how many times quicker at the median, at least")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="of searching and certifying; 10 or less otherwise")] = None,
     max_trials: Annotated[int | None, typer.Option(help="recipes that are tried at most")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="processes that search; one for every four cores otherwise")
+    ] = None,
     confidence: Annotated[float | None, typer.Option(help="of the intervals, 0.95 otherwise")] = None,
     run: Annotated[
         Path | None, typer.Option(help="where the search is kept; goes on there after a kill. OUT.run otherwise")
@@ -47,7 +50,7 @@ def compress(
     limits = {"max_drop": max_drop, "max_bytes": max_bytes, "min_size_ratio": min_size_ratio, "confidence": confidence}
     speed = {"max_latency_ms": max_latency_ms, "min_speedup": min_speedup, "max_minutes": max_minutes}
     given: dict[str, Any] = {name: value for name, value in (limits | speed).items() if value is not None}
-    asked: dict[str, Any] = {"max_trials": max_trials}
+    asked: dict[str, Any] = {"max_trials": max_trials, "workers": workers}
     if steps is not None:
         searching = {"--max-trials": max_trials, "--run": run, "--from": from_run, "--pick": pick}
         asked = {"steps": _recipe(steps, [name for name, value in searching.items() if value is not None])}

@@ -86,13 +86,20 @@ class Automatic:
 
 
 def find_recipe(
-    bench: Workbench, budget: Budget, folder: RunFolder, *, export_seconds: float, most_trials: int | None = None
+    bench: Workbench,
+    budget: Budget,
+    folder: RunFolder,
+    *,
+    export_seconds: float,
+    most_trials: int | None = None,
+    workers: int = 1,
 ) -> Automatic:
     """Search for the recipe that a budget asks for, and make its model.
 
     Args:
         export_seconds: about how long the export of the original took.
         most_trials: None for no limit but time.
+        workers: processes that search.
 
     Raises:
         InputError: nothing that was tried could be measured.
@@ -100,7 +107,7 @@ def find_recipe(
     check_metric(bench)
     check_feasible(bench, budget)
     size = test_size(bench.task)
-    search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds)
+    search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds, workers)
     with keeping_teachers():
         found = search.run()
     taken = _taken(bench, folder, found, size)

@@ -21,6 +21,7 @@ from flyweight.planning.rewriting import rewritten_artefact
 from flyweight.planning.run_steps import Applied, run_steps
 from flyweight.planning.search.run_folder import RunFolder
 from flyweight.planning.search.workbench import Workbench
+from flyweight.planning.search.workers import default_workers
 from flyweight.planning.setting import Setting, export_seconds, prepare
 from flyweight.task.progress import stage
 from flyweight.task.step import Step
@@ -39,6 +40,7 @@ def compress(
     run: str | Path | None = None,
     pick: int | None = None,
     max_trials: int | None = None,
+    workers: int | None = None,
     source: str = "",
     rewrite: bool | None = None,
 ) -> Result:
@@ -55,6 +57,8 @@ def compress(
             can be taken without searching again. None keeps none.
         pick: the number of a trial in `run` that is taken instead of searching.
         max_trials: of the search; None for no limit but `Budget.max_minutes`.
+        workers: processes that search; None takes one for every four cores, at most four. More than one needs a task
+            that can be sent to another process.
         source: how the command line names the task, to be noted in the folder.
         rewrite: True computes once what a request repeats without asking the clock whether that is quicker, False
             never; None does what the recipe says, and asks the clock where it says nothing.
@@ -74,7 +78,7 @@ def compress(
     _check_arguments(task, budget, steps, run, pick)
     if rewrite is not None and not isinstance(rewrite, bool):
         raise InputError(f"rewrite must be True, False, or None to ask the clock; seen {rewrite!r}.")
-    for name, count in (("rows", rows), ("max_trials", max_trials)):
+    for name, count in (("rows", rows), ("max_trials", max_trials), ("workers", workers)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise InputError(f"{name} must be a positive whole number; seen {count!r}.")
     with ExitStack() as stack:
@@ -86,7 +90,10 @@ def compress(
         limits = budget or (_noted(folder, pick) if steps is None else Budget())
         confidence_of_look(limits.confidence, folder)  # too many looks are refused before the search
         setting = prepare(task, rows)
-        chosen = _searched(setting, limits, folder, pick, max_trials) if folder else _given(setting, tuple(steps or ()))
+        if folder is None:
+            chosen = _given(setting, tuple(steps or ()))
+        else:
+            chosen = _searched(setting, limits, folder, pick, max_trials, workers)
         with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
             return _finished(setting, chosen, limits, folder, rewrite)
 
@@ -105,7 +112,12 @@ def _given(setting: Setting, steps: tuple[Step, ...]) -> _Chosen:
 
 
 def _searched(
-    setting: Setting, limits: Budget, folder: RunFolder, pick: int | None, max_trials: int | None
+    setting: Setting,
+    limits: Budget,
+    folder: RunFolder,
+    pick: int | None,
+    max_trials: int | None,
+    workers: int | None,
 ) -> _Chosen:
     """Search, or take the trial that was picked."""
     bench = Workbench(
@@ -118,10 +130,18 @@ def _searched(
         limits.confidence,
         (folder.path, str(folder.facts()["task"])),
         folder,
+        folder.timing,
     )
     folder.note_budget(limits)
     if pick is None:
-        found = find_recipe(bench, limits, folder, export_seconds=setting.export_seconds, most_trials=max_trials)
+        found = find_recipe(
+            bench,
+            limits,
+            folder,
+            export_seconds=setting.export_seconds,
+            most_trials=max_trials,
+            workers=workers or default_workers(),
+        )
     else:
         found = take(bench, limits, folder, pick)
     return _Chosen(found.steps, found.applied, found)
@@ -142,8 +162,8 @@ def _finished(
         after, rewrites = rewritten_artefact(task, model, wanted, setting.gate(), place, rewrite)
     told = (*changes, rewrites) if rewrites.done or rewrites.skipped else changes
     looked = replace(limits, confidence=confidence_of_look(limits.confidence, folder))
+    note = note_look(folder, looked.confidence)  # before it is looked at: a kill in between must not hide the look
     findings = measure(task, (setting.before, after), looked, setting.threads, setting.request)
-    note = note_look(folder, looked.confidence)
     data = report_of(task, findings, told, looked, chosen.steps, setting.seconds)
     data = replace(data, notes=(*note, *data.notes))
     if found is not None:

@@ -95,9 +95,31 @@ class RunFolder:
         return Budget(**known) if isinstance(known, dict) else None
 
     def note(self, **facts: Any) -> None:
-        """Write down more of what is known; whole or not at all."""
-        known = self.facts() if (self.path / "run.json").exists() else {"format": FORMAT}
-        write_whole(self.path / "run.json", json.dumps({**known, **facts}, indent=2, sort_keys=True) + "\n")
+        """Write down more of what is known; whole or not at all, and one process after the other."""
+        with self._one_at_a_time("notes"):
+            known = self.facts() if (self.path / "run.json").exists() else {"format": FORMAT}
+            write_whole(self.path / "run.json", json.dumps({**known, **facts}, indent=2, sort_keys=True) + "\n")
+
+    @contextmanager
+    def timing(self) -> Iterator[None]:
+        """Let one process at a time look at the clock: two models timed at once would slow each other."""
+        with self._one_at_a_time("timing"):
+            yield
+
+    @contextmanager
+    def _one_at_a_time(self, what: str) -> Iterator[None]:
+        try:
+            lock = os.open(self.path / f"{what}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"The folder of the search, {self.path}, cannot be written: {error.strerror}; make room, or name "
+                "another."
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The search: candidates proposed, tried and kept, until the time or the trials are spent; the best is handed on."""
 
+import os
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from flyweight.planning.search.run_trial import run_trial
 from flyweight.planning.search.space import EPOCHS, Space, find_space
 from flyweight.planning.search.study import Trials, kept_outcomes
 from flyweight.planning.search.workbench import Workbench
+from flyweight.planning.search.workers import working_beside
 from flyweight.task.progress import BestSoFar, SearchState, publish
 
 #: Minutes that a search takes where a budget names none.
@@ -68,6 +70,7 @@ class Search:
         test_size: rows (groups, where there are any) of the test split for each one of validation.
         most_trials: None for no limit but time.
         reserve: seconds of the budget's minutes kept for measuring the best.
+        workers: processes that try candidates, this one among them.
     """
 
     bench: Workbench
@@ -76,6 +79,7 @@ class Search:
     test_size: float
     most_trials: int | None = None
     reserve: float = 0.0
+    workers: int = 1
 
     def run(self) -> Found:
         """Search until time or trials are spent, or the user stops it; return the best.
@@ -98,7 +102,10 @@ class Search:
                 if not self.folder.facts().get("proposed"):  # killed on the way, it proposes what it had not yet
                     self._propose_first(trials, space, clock)
                     self.folder.note(proposed=True)
-                stopped = self._go_on(trials, space, clock)
+                given = (replace(self, bench=self.bench.bare(), workers=1), space, clock.elapsed)
+                with working_beside(_join, given, self.workers - 1):
+                    stopped = self._go_on(trials, space, clock)
+                trials.put_back_all()  # what the others were at
             except KeyboardInterrupt:
                 interrupted, stopped = True, "it was interrupted"
                 if not any(one.state == "done" for one in trials.outcomes()):
@@ -106,6 +113,16 @@ class Search:
             outcomes = trials.outcomes()
         self.folder.note(**clock.noted())
         return self._found(outcomes, space, clock, stopped, interrupted=interrupted)
+
+    def join(self, space: Space, spent: float) -> None:
+        """Try candidates of a search that another process drives, until its time or trials are spent.
+
+        Args:
+            space: what can be varied; spent: seconds of the search before now.
+        """
+        clock = replace(self._clock(), spent=spent)
+        with closing(Trials(self.folder, space, seed=os.getpid(), take_up=False)) as trials:
+            self._go_on(trials, space, clock)
 
     def kept(self) -> Found:
         """Return what an earlier search kept, without going on.
@@ -187,7 +204,7 @@ class Search:
         self, trials: Trials, outcomes: Sequence[Outcome], clock: Clock
     ) -> tuple[optuna.Trial, Candidate] | None:
         """Begin a trial of what was not tried yet; None where that is all there is."""
-        tried = {str(one.candidate) for one in outcomes}
+        tried = {str(one.candidate) for one in outcomes} | {str(one) for one in trials.running()}
         for _ in range(DRAWS):
             trial, candidate = trials.begin()
             candidate = self._that_fits(candidate, clock)
@@ -265,6 +282,11 @@ class Search:
         inside = is_inside(best, self.budget, before, self.test_size)
         turns = self._turns(outcomes)
         return Found(outcomes, best, inside, stopped, clock.elapsed, turns, space.macs, interrupted)
+
+
+def _join(search: Search, space: Space, spent: float) -> None:
+    """Be a worker of a search."""
+    search.join(space, spent)
 
 
 def _minutes(minutes: float) -> str:

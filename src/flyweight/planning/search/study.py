@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -108,6 +109,20 @@ class Trials:
             self._again(frozen, int(frozen.user_attrs.get(KILLS, 0)))
             self.study.tell(trial, state=TrialState.FAIL)
 
+    def put_back_all(self) -> None:
+        """End all trials under way, to be begun again in the next sitting."""
+        with self._in_words():
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                self._again(trial, int(trial.user_attrs.get(KILLS, 0)))
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def running(self) -> list[Candidate]:
+        """Return the candidates under way, in whatever process, whose values are all drawn."""
+        names = set(self.space.distributions())
+        with self._in_words():
+            found = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [self.space.candidate(_params(one)) for one in found if set(_params(one)) == names]
+
     def _tell(self, number: int, outcome: Outcome) -> None:
         """End a trial whose outcome is kept, for Optuna to learn from."""
         measured, drop = outcome.measured, outcome.drop
@@ -178,7 +193,15 @@ def _storage(database: Path) -> RDBStorage:
     """
 
     def connect() -> sqlite3.Connection:  # by its path: in an address, some characters of a path mean something else
-        return sqlite3.connect(database, timeout=PATIENCE, check_same_thread=False)
+        if not os.access(database.parent, os.W_OK):
+            address = f"{database.resolve().as_uri()}?immutable=1"
+            return sqlite3.connect(address, uri=True, check_same_thread=False)
+        connection = sqlite3.connect(database, timeout=PATIENCE, check_same_thread=False)
+        # A trial is twenty transactions. Written ahead, none waits for the disk; a kill loses none, and a power failure
+        # the last ones at most.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
 
     try:
         with closing(connect()) as connection:  # what is read later may lie behind a hole that no query meets before

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,7 @@ class Workbench:
         confidence: of intervals.
         keep: the folder that predictions are kept in, and what tells this task from others.
         codings: where it is kept what each ratio of the tables is coded as.
+        turn: waits until no other process of the search looks at the clock.
     """
 
     task: Task
@@ -89,10 +90,15 @@ class Workbench:
     confidence: float
     keep: "tuple[Path, str] | None" = None
     codings: Codings | None = None
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext
     _kept: dict[str, Made] = field(default_factory=dict)
     _coder: TableCoder | None = None
     _scores: Scores | None = None
     _teachers: dict[float, Change] = field(default_factory=dict)
+
+    def bare(self) -> "Workbench":
+        """Return the same bench without what was made on it, small enough to be sent to another process."""
+        return replace(self, _kept={}, _coder=None)
 
     @property
     def coder(self) -> TableCoder:
@@ -308,7 +314,7 @@ class Workbench:
                 running.callback(prepared.close)
                 given = artefact.one_call({one: arrays[one] for one in prepared.input_names})
                 calls[name] = partial(prepared.run, given)
-            with evaluating(self.before.model):
+            with evaluating(self.before.model), self.turn():
                 rows = max(len(values) for values in arrays.values())
                 rounds = time_rounds(calls, candidates=rows, threads=self.threads, seconds=SECONDS)
         latencies = {name: rounds.latency(name).p50 for name in choice.latencies}
