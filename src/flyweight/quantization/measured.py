@@ -78,8 +78,8 @@ def time_candidates(models: Mapping[str, TracedModel], inputs: Inputs, threads: 
             for name, prepared in _prepared(exported.path, threads):
                 held.callback(prepared.close)
                 calls[name, label] = partial(prepared.run, _arrays(given, prepared.input_names))
-        able = [name for name in ENGINES if all((name, label) in calls for label in written)]
-        calls = {key: call for key, call in calls.items() if key[0] in able or not shared}
+        if shared:
+            calls = {(name, label): call for (name, label), call in calls.items() if (name, LOOKUPS) in calls}
         if not calls:
             raise EngineError("No engine here takes any of the candidates; nothing was timed.")
         rows = len(next(iter(inputs.values())))
