@@ -64,7 +64,7 @@ def test_no_workers_begin_no_process(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be sent to another process.*workers=1"), working_beside(
+    with pytest.raises(InputError, match=r"cannot be sent to another process.*workers=1"), working_beside(
         note, (tmp_path, lambda: None), 1
     ):
         pass
