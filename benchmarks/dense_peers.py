@@ -122,7 +122,7 @@ def nncf_int8(
         path: the model in ONNX.
         backend: "openvino" gives OpenVINO's format, which OpenVINO alone runs; "onnx" gives ONNX.
     """
-    with _quiet():
+    with quiet():
         import nncf
         import openvino
 
@@ -151,7 +151,7 @@ class _Reader:
 
 def ort_int8(path: Path, batches: Iterable[Arrays], folder: Path, *, rows: int = SUBSET) -> Path:
     """Quantise with ONNX Runtime: static QDQ, uint8 activations by min-max, int8 weights per channel, preprocessed."""
-    with _quiet():
+    with quiet():
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -168,7 +168,7 @@ def ort_int8(path: Path, batches: Iterable[Arrays], folder: Path, *, rows: int =
 
 def ort_dynamic(path: Path, folder: Path) -> Path:
     """Quantise with ONNX Runtime: int8 weights, activations by their range in each call; products only."""
-    with _quiet():
+    with quiet():
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         made = folder / "ort_dynamic.onnx"
@@ -180,7 +180,7 @@ def ort_dynamic(path: Path, folder: Path) -> Path:
 
 def torchao_int8(model: nn.Module, *, weight_only: bool = False) -> nn.Module:
     """Return a copy whose linear layers torchao holds in int8; convolutions stay, as it has none of them."""
-    with _quiet():
+    with quiet():
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
         copied = copy.deepcopy(model).eval()
@@ -198,7 +198,7 @@ def torch_pruning_l1(
         macs: share of the multiply-accumulates that may be left, in (0, 1).
         ignored: layers that stay, by name: the last.
     """
-    with _quiet():
+    with quiet():
         import torch_pruning
 
         return _pruned(model, inputs, macs, torch_pruning.importance.GroupMagnitudeImportance(p=1), ignored, multiple)
@@ -214,7 +214,7 @@ def torch_pruning_taylor(
     multiple: int = 8,
 ) -> nn.Module:
     """Return a copy pruned by Torch-Pruning's first-order Taylor saliency, from the summed gradient of `batches`."""
-    with _quiet():
+    with quiet():
         import torch_pruning
 
         copied = copy.deepcopy(model).eval()
@@ -253,7 +253,7 @@ def _pruned(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep progress bars and advice of the tools off the terminal."""
     told = logging.root.manager.disable
     logging.disable(logging.WARNING)
