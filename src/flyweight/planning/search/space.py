@@ -116,9 +116,16 @@ def find_space(bench: Workbench, most_epochs: float, teacher: float | None = Non
         layers = False
         skipped.append(Skipped("layers", f"the model cannot be traced: {error}", "search"))
     dense = _bytes(task.model) - bench.coder.bytes
-    taught = teacher if teacher is not None else bench.coder.best_teacher() if most > LEAST_RATIO else 1.0
+    taught = teacher if teacher is not None else _best_teacher(bench) if most > LEAST_RATIO else 1.0
     single = layers and dense > bench.coder.bytes
     return Space(most, macs, min(least, WHOLE), layers, single, most_epochs, taught, tuple(skipped))
+
+
+def _best_teacher(bench: Workbench) -> float:
+    try:
+        return bench.coder.best_teacher()
+    except FlyweightError:  # codings break the model, or its metric; trials will say it
+        return 1.0
 
 
 def _bytes(model: nn.Module) -> int:
