@@ -24,8 +24,8 @@ from flyweight.task.progress import BestSoFar, SearchState, publish
 
 #: Minutes that a search takes where a budget names none.
 MINUTES = 10.0
-#: The share of the time left that the first learning may take, and the most epochs that are ever tried.
-LEARNING_SHARE, MOST_EPOCHS = 0.12, 16.0
+#: The share of the time left that the first learning may take, the most epochs of it, and the most that are ever tried.
+LEARNING_SHARE, FIRST_EPOCHS, MOST_EPOCHS = 0.1, 1.0, 16.0
 #: Of so many trials one is drawn by Optuna, the others are steps away from the best.
 DRAWN = 3
 #: Trials in a row without a better best after which a search ends, where no minutes were asked for.
@@ -161,7 +161,7 @@ class Search:
         """Return the epochs of a first learning: timed on a few batches, so that it takes a small share of the time."""
         seconds = self.bench.seconds_an_epoch()
         clock.saw(epoch=seconds)
-        return clock.epochs(LEARNING_SHARE)
+        return min(clock.epochs(LEARNING_SHARE), FIRST_EPOCHS)
 
     def _go_on(self, trials: Trials, space: Space, clock: Clock) -> str:
         """Try one candidate after the other; return why it ended."""
