@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import flyweight as fw
-from flyweight.planning import compress as planning
+from flyweight.planning import measuring
 from small_tasks import DIM, FIELDS, ITEMS, USERS, Columns, Ranker, Split, batches, seeded, splits, trained_task, world
 
 Data = dict[str, Split]
@@ -201,7 +201,7 @@ ODD = [chance, history, bag, classes, retrieval, numbers, loaders, halves]
 
 @pytest.fixture(autouse=True)
 def _no_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "resident_growth", lambda *_: None)
+    monkeypatch.setattr(measuring, "resident_growth", lambda *_: None)
 
 
 @pytest.mark.parametrize("make", ODD, ids=[make.__name__ for make in ODD])
@@ -247,7 +247,7 @@ def test_halves_are_widened_and_said_so() -> None:
     assert {parameter.dtype for parameter in result.model.mlp.parameters()} == {torch.float32}
 
 
-def test_model_without_tables_is_left_and_said_so() -> None:
+def test_model_without_tables_is_searched_for_what_its_layers_give() -> None:
     class Dense(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -257,10 +257,11 @@ def test_model_without_tables_is_left_and_said_so() -> None:
             return self.last(price.unsqueeze(1)).squeeze(1)
 
     task = trained_task(Dense(), splits(narrowed("price")), inputs={"price": fw.Field()})
-    result = fw.compress(task)
+    result = fw.compress(task, max_trials=2)
     assert result.before.table_bytes == result.after.table_bytes == 0
-    assert (result.drop.value, result.drop.low, result.drop.high) == (0, 0, 0)
-    assert [str(one) for one in result.changes[0].skipped] == ["the model: it has no table to code"]
+    assert result.data.search is not None
+    assert [trial.words for trial in result.data.search.trials] == ["rewriting alone", "int8"]
+    assert result.drop.value <= 0.001
 
 
 def test_model_that_cannot_be_exported_names_operator_and_module() -> None:
