@@ -17,8 +17,10 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 import torch
 from flyweight.planning import clock
+from flyweight.planning.search import workbench
 from small_tasks import Ranker, seeded, splits, trained_task
 clock.SECONDS = 0.5  # how long both models are timed; what comes out is tested elsewhere
+workbench.SECONDS = workbench.PACE_SECONDS = 0.1
 
 def task(change=lambda split: split, split="test", **settings):
     torch.set_num_threads(1)
@@ -45,15 +47,12 @@ def broken():
     return {{}}["missing"]
 
 def endless():
-    "A task whose search does not end: after the first trial it sleeps."
-    from flyweight.tables.search import Search
-    quick = Search._expand
-    def expand(self, *tried):
-        if tried:
-            Path("asleep").touch()
-            time.sleep(60)
-        return quick(self, *tried)
-    Search._expand = expand
+    "A task whose search does not end: in its second trial, that of tables alone, it sleeps."
+    from flyweight.tables.coder import TableCoder
+    def sleeps(*given, **settings):
+        Path("asleep").touch()
+        time.sleep(60)
+    TableCoder.at = sleeps
     return task()
 """
 

@@ -1,6 +1,7 @@
 """The command line as a user has it: the real executable, its exit codes, and what it says."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,8 @@ main()
 
 @pytest.fixture(scope="module")
 def saved(flyweight: Run) -> "subprocess.CompletedProcess[str]":
-    return flyweight("compress", "mine.py:task", "--max-drop", "0.2", "--out", "mine.fly", "--report", "mine.html")
+    limits = ("--max-drop", "0.2", "--max-trials", "2")
+    return flyweight("compress", "mine.py:task", *limits, "--out", "mine.fly", "--report", "mine.html")
 
 
 def test_compress_saves_and_says(saved: Done, place: Path) -> None:
@@ -35,14 +37,17 @@ def test_compress_saves_and_says(saved: Done, place: Path) -> None:
     assert (place / "mine.html").read_text().lstrip().startswith("<!")
     assert "Embedding tables" in saved.stdout
     assert "flyweight inspect mine.fly" in saved.stdout
-    assert "Encoding tables" in saved.stderr
+    assert "trial 1: tables" in saved.stderr
+    assert "Exporting the compressed model" in saved.stderr
+    assert (place / "mine.fly.run" / "trials.db").is_file()
     assert not list((place / "temp").glob("flyweight*"))
 
 
 def test_result_fits_80_columns_without_wrapped_cells(saved: Done) -> None:
     lines = [line.rstrip() for line in saved.stdout.splitlines()]
-    head, foot = (next(at for at, line in enumerate(lines) if start in line) for start in ("before", "Engine:"))
-    rows = [line for line in lines[head + 2 : foot] if line]
+    head = next(at for at, line in enumerate(lines) if "before" in line)
+    rows = lines[head + 2 : lines.index("", head)]
+    assert rows
     assert max(len(line) for line in lines) <= 80
     assert all(row[0] != " " for row in rows), "a row begins with its title, a wrapped one does not"
 
@@ -113,11 +118,13 @@ def test_without_torch_bundles_are_read_and_compressing_says_what_to_install(sav
 
 
 def test_missed_budget_is_saved_and_exits_with_1(flyweight: Run, place: Path) -> None:
-    limits = ("--max-drop", "0.2", "--min-size-ratio", "100000")
+    limits = ("--max-drop", "0.2", "--min-size-ratio", "8", "--max-trials", "1")
     done = flyweight("compress", "mine.py:task", *limits, "--out", "missed.fly")
     assert done.returncode == 1, done.stderr
     assert "Budget missed: the model is" in done.stdout
-    assert "times smaller, not 100000 times" in done.stdout
+    assert "times smaller, not 8 times" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert re.search(r"What would help: trial 0 \(rewriting alone\) would do with [\d,]+ bytes\.", said), said
     assert (place / "missed.fly" / "manifest.json").is_file()
 
 
@@ -126,7 +133,7 @@ WRONG = {
     "mine.py:tsk": "mine.py has no function 'tsk'. Did you mean 'task'?",
     "mine.py": "lacks a function",
     "mine.py:nothing": "returned int; it must return a flyweight.Task",
-    "mine.py:broken": "mine.py, line 32: KeyError: 'missing'",
+    "mine.py:broken": "mine.py, line 34: KeyError: 'missing'",
     "slips.py:task": "slips.py, line 2: SyntaxError",
     "lacks.py:task": "lacks.py, line 1: ModuleNotFoundError: No module named 'no_such_package'",
     "mine.py:one_class": "targets of the test split are 0; auc needs both classes",

@@ -29,7 +29,7 @@ class Stopped:
         self, place: Path, environment: dict[str, str], source: str, to: str, until: Callable[[str], bool]
     ) -> None:
         main, terminal = pty.openpty()
-        words = [FLYWEIGHT, "compress", source, "--max-drop", "0.2", "--out", to]
+        words = [FLYWEIGHT, "compress", source, "--max-drop", "0.2", "--max-trials", "4", "--out", to]
         process = subprocess.Popen(
             words,
             cwd=place,
@@ -62,7 +62,7 @@ class Stopped:
 
 def test_interrupt_in_the_search_saves_the_best_so_far(place: Path, environment: dict[str, str]) -> None:
     def asleep(shown: str) -> bool:
-        return "Allocating" in shown and (place / "asleep").exists()
+        return (place / "asleep").exists()
 
     stopped = Stopped(place, environment, "mine.py:endless", "stopped.fly", asleep)
     assert stopped.code == 1, stopped.shown
@@ -81,7 +81,7 @@ def test_interrupt_before_says_that_nothing_was_saved(place: Path, environment: 
     assert stopped.code == 130
     assert "Interrupted; nothing was saved." in stopped.shown
     assert "Traceback" not in stopped.shown
-    assert set(place.iterdir()) == before
+    assert set(place.iterdir()) == before | {place / "early.fly.run"}  # of a search that tried nothing yet
     assert not list((place / "temp").glob("flyweight*"))
 
 
@@ -131,7 +131,7 @@ def test_interrupts_that_somebody_else_handles_are_left_to_them() -> None:
 def result(one_thread: None) -> Iterator[Result]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "SECONDS", 0.5)
-        yield fw.compress(trained_task(seeded(Ranker)), fw.Budget(max_drop=0.2))
+        yield fw.compress(trained_task(seeded(Ranker)), steps=[fw.EncodeTables(ratio=20)])
 
 
 @pytest.fixture
