@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from flyweight.planning import clock
+from flyweight.planning.search import search, workbench
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
@@ -34,6 +37,9 @@ def rows(count: int, seed: int) -> list[tuple[dict[str, Tensor], Tensor]]:
 
 def test_code_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search, "MINUTES", 0.01)  # a trial and no more; what searches find is tested elsewhere
+    monkeypatch.setattr(workbench, "SECONDS", 0.05)
+    monkeypatch.setattr(clock, "SECONDS", 0.5)
     use, steps, make_task = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     splits = {name: rows(3_000, seed) for seed, name in enumerate(("train", "validation", "test"))}
     names = {"model": Ranker(), "ids": np.arange(500), "prices": np.linspace(0, 1, 500, dtype=np.float32), **splits}

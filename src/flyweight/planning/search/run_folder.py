@@ -18,6 +18,8 @@ from flyweight.planning.budget import Budget
 from flyweight.task.task import Split, Task
 
 FORMAT = 1
+#: Files on their way to their names; what else lies in a folder may be somebody's.
+HALF_WRITTEN = (".run.json.*", ".sensitivity.json.*", ".damage-*.npz", "codings/.*.json.*", "learning/.*.pt-*")
 #: Rows of a split that, beside how many there are, tell one task's data from another's.
 _ROWS = 256
 
@@ -164,9 +166,17 @@ def opened(path: Path, task: Task, source: str) -> Iterator[RunFolder]:
             folder.note(task=own, name=task.name, looks=0)
         if source:
             folder.note(source=source)
+        _clear_half_written(path)
         yield folder
     finally:
         os.close(lock)
+
+
+def _clear_half_written(path: Path) -> None:
+    """Remove what a kill left beside the files that it was about to become; nobody else writes here now."""
+    for pattern in HALF_WRITTEN:
+        for file in path.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def fingerprint(task: Task) -> str:

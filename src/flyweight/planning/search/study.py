@@ -177,6 +177,9 @@ def kept_outcomes(path: Path) -> list[Outcome]:
     quiet_optuna()
     storage = _storage(database)
     try:
+        names = optuna.get_all_study_names(storage)
+        if NAME not in names:  # the process died before the first trial
+            return []
         return _outcomes(optuna.load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False))
     except Exception as error:  # whatever SQLAlchemy makes of a damaged file
         raise _unreadable(database, error) from error
