@@ -28,6 +28,9 @@ def task(change=lambda split: split, split="test", **settings):
     data[split] = [change(batch) for batch in data[split]]
     return trained_task(seeded(Ranker), data, **settings)
 
+def other_task():
+    return trained_task(seeded(Ranker, items=401))
+
 def one_class():
     return task(lambda batch: (batch[0], batch[1] * 0))
 
@@ -81,6 +84,13 @@ def flyweight(place: Path, environment: dict[str, str]) -> Callable[..., "subpro
         return subprocess.run([FLYWEIGHT, *words], cwd=place, capture_output=True, text=True, env=environment)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def saved(flyweight: Callable[..., "subprocess.CompletedProcess[str]"]) -> "subprocess.CompletedProcess[str]":
+    """A search of two trials, saved as mine.fly with its page mine.html, kept in mine.fly.run."""
+    limits = ("--max-drop", "0.2", "--max-trials", "2")
+    return flyweight("compress", "mine.py:task", *limits, "--out", "mine.fly", "--report", "mine.html")
 
 
 @pytest.fixture

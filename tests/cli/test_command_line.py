@@ -25,12 +25,6 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def saved(flyweight: Run) -> "subprocess.CompletedProcess[str]":
-    limits = ("--max-drop", "0.2", "--max-trials", "2")
-    return flyweight("compress", "mine.py:task", *limits, "--out", "mine.fly", "--report", "mine.html")
-
-
 def test_compress_saves_and_says(saved: Done, place: Path) -> None:
     assert saved.returncode == 0, saved.stderr
     assert (place / "mine.fly" / "model.onnx").is_file()
@@ -133,7 +127,7 @@ WRONG = {
     "mine.py:tsk": "mine.py has no function 'tsk'. Did you mean 'task'?",
     "mine.py": "lacks a function",
     "mine.py:nothing": "returned int; it must return a flyweight.Task",
-    "mine.py:broken": "mine.py, line 34: KeyError: 'missing'",
+    "mine.py:broken": "mine.py, line 37: KeyError: 'missing'",
     "slips.py:task": "slips.py, line 2: SyntaxError",
     "lacks.py:task": "lacks.py, line 1: ModuleNotFoundError: No module named 'no_such_package'",
     "mine.py:one_class": "targets of the test split are 0; auc needs both classes",
