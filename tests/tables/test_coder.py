@@ -34,8 +34,8 @@ class Kept:
     def coding(self, ratio: float) -> dict[str, Any] | None:
         return self.plain.get(ratio)
 
-    def note_coding(self, ratio: float, plain: dict[str, Any]) -> None:
-        self.plain[ratio] = plain
+    def note_coding(self, ratio: float, plain: dict[str, Any]) -> dict[str, Any]:
+        return self.plain.setdefault(ratio, plain)
 
 
 def plan_of(change: Change) -> list[Any]:
@@ -48,7 +48,9 @@ def same(one: Change, other: Change) -> bool:
 
 
 @pytest.mark.parametrize("ratio", [2.0, 4.0, 8.0, 20.0, 100.0])
-def test_codings_stay_within_the_bytes_that_the_step_stays_within(coder: TableCoder, task: fw.Task, ratio: float) -> None:
+def test_codings_stay_within_the_bytes_that_the_step_stays_within(
+    coder: TableCoder, task: fw.Task, ratio: float
+) -> None:
     mine, theirs = (table_bytes(one.model) for one in (coder.at(ratio), fw.EncodeTables(ratio=ratio).apply(task)))
     assert mine <= BYTES / ratio
     assert theirs <= BYTES / ratio
@@ -80,6 +82,18 @@ def test_a_ratio_is_the_same_coding_in_another_sitting(task: fw.Task) -> None:
     second = TableCoder(task, codings=kept)
     for one in reversed(made):
         assert same(second.at(one, rounds=0), made[one])
+
+
+def test_of_two_processes_the_first_says_what_a_ratio_is(task: fw.Task) -> None:
+    """Each chose before the other wrote its choice down, after having tried other ratios."""
+    kept = Kept()
+    one, other = TableCoder(task, codings=kept), TableCoder(task, codings=kept)
+    one.ratio_within(0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "coding", lambda ratio: None)
+        made = one.at(3.0), other.at(3.0)
+    assert same(*made)
+    assert same(TableCoder(task, codings=kept).at(3.0), made[0])
 
 
 def test_a_coding_that_no_longer_fits_is_refused(task: fw.Task) -> None:

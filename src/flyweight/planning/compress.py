@@ -140,7 +140,7 @@ def _searched(
             folder,
             export_seconds=setting.export_seconds,
             most_trials=max_trials,
-            workers=workers or default_workers(),
+            workers=workers or default_workers(setting.task),
         )
     else:
         found = take(bench, limits, folder, pick)

@@ -35,8 +35,8 @@ class Codings(Protocol):
         """Return the plain values kept for a ratio; None where there are none."""
         ...
 
-    def note_coding(self, ratio: float, plain: dict[str, Any]) -> None:
-        """Keep plain values for a ratio."""
+    def note_coding(self, ratio: float, plain: dict[str, Any]) -> dict[str, Any]:
+        """Keep plain values for a ratio where none are kept yet; return those that are."""
         ...
 
 
@@ -183,7 +183,7 @@ class TableCoder:
             trial = search.try_bytes(budget, rounds=rounds)
         search.trials.clear()
         self._remember(trial, fine=fine, ratio=ratio)
-        return trial
+        return self._trials[ratio]
 
     def _build(self, known: _Known) -> Trial:
         return self.search(fine=known.fine).bench.run(known.choice, (known.choice,) * FOLDS)
@@ -191,10 +191,15 @@ class TableCoder:
     def _remember(self, trial: Trial, *, fine: bool, ratio: float | None = None) -> float:
         """Keep what was chosen, by the ratio asked for, or the one that it came to."""
         ratio = self.bytes / trial.table_bytes if ratio is None else ratio
-        self._known[ratio] = _Known(trial.choice, fine)
-        self._hold(ratio, trial)
+        known = _Known(trial.choice, fine)
         if self.codings is not None:
-            self.codings.note_coding(ratio, {"fine": fine, "bands": self._words(trial.choice, fine=fine)})
+            own = {"fine": fine, "bands": self._words(trial.choice, fine=fine)}
+            kept = self.codings.note_coding(ratio, own)
+            if kept != own:  # another process of the search, or another sitting, was first
+                known = self._known_from(kept, ratio)
+                trial = self._build(known)
+        self._known[ratio] = known
+        self._hold(ratio, trial)
         return ratio
 
     def _hold(self, ratio: float, trial: Trial) -> None:
@@ -217,8 +222,14 @@ class TableCoder:
             InputError: it does not fit the tables as they are cut and coded here.
         """
         plain = None if self.codings is None else self.codings.coding(ratio)
-        if plain is None:
-            return None
+        return None if plain is None else self._known_from(plain, ratio)
+
+    def _known_from(self, plain: dict[str, Any], ratio: float) -> _Known:
+        """Return a choice from its plain values.
+
+        Raises:
+            InputError: it does not fit the tables as they are cut and coded here.
+        """
         items = self.search(fine=plain["fine"]).bench.items
         choice = []
         for item, (table, start, stop, words) in zip(items, plain["bands"], strict=False):

@@ -94,3 +94,4 @@ def test_few_cores_have_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, workers in ((1, 1), (2, 1), (8, 2), (64, 4)):
         monkeypatch.setattr("flyweight.planning.search.workers.allowed_cores", lambda cores=cores: cores)
         assert default_workers() == workers
+        assert default_workers(lambda: None) == 1  # what cannot be sent is searched alone

@@ -54,11 +54,18 @@ class RunFolder:
         file = self._coding(ratio)
         return self._read(file) if file.exists() else None
 
-    def note_coding(self, ratio: float, plain: dict[str, Any]) -> None:
-        """Write down how tables are coded at a ratio, so that it is the same coding in every sitting."""
+    def note_coding(self, ratio: float, plain: dict[str, Any]) -> dict[str, Any]:
+        """Write down how tables are coded at a ratio, and return what holds: what was written down first."""
         file = self._coding(ratio)
-        file.parent.mkdir(exist_ok=True)
-        write_whole(file, json.dumps(plain, sort_keys=True) + "\n")
+        with self._one_at_a_time("notes"):
+            if file.exists():
+                return self._read(file)
+            try:
+                file.parent.mkdir(exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{file.parent} cannot be made: {error.strerror}; name another folder.") from error
+            write_whole(file, json.dumps(plain, sort_keys=True) + "\n")
+        return plain
 
     def _coding(self, ratio: float) -> Path:
         return self.path / "codings" / f"{float(ratio)!r}.json"

@@ -108,6 +108,7 @@ class Search:
                 trials.put_back_all()  # what the others were at
             except KeyboardInterrupt:
                 interrupted, stopped = True, "it was interrupted"
+                trials.put_back_all()
                 if not any(one.state == "done" for one in trials.outcomes()):
                     raise
             outcomes = trials.outcomes()

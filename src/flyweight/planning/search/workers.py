@@ -25,9 +25,29 @@ SECONDS = 10.0
 _PARENT_DEATH = 1
 
 
-def default_workers() -> int:
-    """Return how many processes search where nobody says: one for every four cores, at most four."""
-    return max(1, min(MOST, allowed_cores() // CORES))
+def default_workers(given: object = None) -> int:
+    """Return how many processes search where nobody says: one for every four cores, at most four.
+
+    Args:
+        given: what they would be given; where it cannot be sent to another process, one searches alone.
+    """
+    most = max(1, min(MOST, allowed_cores() // CORES))
+    return most if most == 1 or _can_be_sent(given) else 1
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return len(memoryview(data))
+
+
+def _can_be_sent(given: object) -> bool:
+    try:
+        pickle.Pickler(_Nowhere(), protocol=pickle.HIGHEST_PROTOCOL).dump(given)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 @contextmanager
