@@ -91,6 +91,7 @@ def find_recipe(
     folder: RunFolder,
     *,
     export_seconds: float,
+    begun: float | None = None,
     most_trials: int | None = None,
     workers: int = 1,
 ) -> Automatic:
@@ -98,6 +99,7 @@ def find_recipe(
 
     Args:
         export_seconds: about how long the export of the original took.
+        begun: when the work began, the export included, of `time.monotonic`; None for now.
         most_trials: None for no limit but time.
         workers: processes that search.
 
@@ -107,7 +109,7 @@ def find_recipe(
     check_metric(bench)
     check_feasible(bench, budget)
     size = test_size(bench.task)
-    search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds, workers)
+    search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds, workers, begun)
     with keeping_teachers():
         found = search.run()
     taken = _taken(bench, folder, found, size)

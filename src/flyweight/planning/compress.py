@@ -139,6 +139,7 @@ def _searched(
             limits,
             folder,
             export_seconds=setting.export_seconds,
+            begun=setting.begun,
             most_trials=max_trials,
             workers=workers or default_workers(setting.task),
         )

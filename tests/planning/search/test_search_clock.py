@@ -62,6 +62,11 @@ def test_another_sitting_goes_on_from_what_was_noted(now: list[float]) -> None:
     assert second.expected(Candidate(epochs=1)) == pytest.approx(5.0)
 
 
+def test_a_sitting_may_have_begun_before_its_clock(now: list[float]) -> None:
+    """What a run does before it searches is part of its minutes."""
+    assert clock_from({"seconds": 5.0}, 60.0, 0.0, begun=now[0] - 20).left == pytest.approx(60 - 5 - 20)
+
+
 def test_a_first_sitting_begins_at_nothing() -> None:
     one = clock_from({}, 60.0, 0.0)
     assert one.elapsed < 1

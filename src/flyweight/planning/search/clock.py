@@ -55,7 +55,12 @@ class Clock:
         return share * max(self.left, 0.0) / self._epoch if self._epoch else 0.0
 
 
-def clock_from(facts: Mapping[str, Any], limit: float, reserve: float) -> Clock:
-    """Return the clock that goes on from what an earlier sitting noted, if there was one."""
+def clock_from(facts: Mapping[str, Any], limit: float, reserve: float, begun: float | None = None) -> Clock:
+    """Return the clock that goes on from what an earlier sitting noted, if there was one.
+
+    Args:
+        begun: when this sitting began, of `time.monotonic`; None for now.
+    """
     plain, epoch = facts.get("pace", (0.0, 0.0))
-    return Clock(limit, reserve, float(facts.get("seconds", 0.0)), _plain=float(plain), _epoch=float(epoch))
+    begun = time.monotonic() if begun is None else begun
+    return Clock(limit, reserve, float(facts.get("seconds", 0.0)), begun, float(plain), float(epoch))

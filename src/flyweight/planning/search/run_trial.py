@@ -84,7 +84,11 @@ def _measured(
         else:
             made = bench.make(steps[: place + 1])
     measured, drops = bench.judge(bench.make(steps))
-    clock.saw(plain=time.monotonic() - began - learned)
+    taken = time.monotonic() - began
+    if candidate.weights and candidate.learns:  # between rounds of pruning, which is one step
+        clock.saw(epoch=taken / candidate.epochs)
+    else:
+        clock.saw(plain=taken - learned)
     return measured, drops
 
 

@@ -71,6 +71,7 @@ class Search:
         most_trials: None for no limit but time.
         reserve: seconds of the budget's minutes kept for measuring the best.
         workers: processes that try candidates, this one among them.
+        begun: when the clock said that the work began, of which the search is a part; None for now.
     """
 
     bench: Workbench
@@ -80,6 +81,7 @@ class Search:
     most_trials: int | None = None
     reserve: float = 0.0
     workers: int = 1
+    begun: float | None = None
 
     def run(self) -> Found:
         """Search until time or trials are spent, or the user stops it; return the best.
@@ -102,7 +104,7 @@ class Search:
                 if not self.folder.facts().get("proposed"):  # killed on the way, it proposes what it had not yet
                     self._propose_first(trials, space, clock)
                     self.folder.note(proposed=True)
-                given = (replace(self, bench=self.bench.bare(), workers=1), space, clock.elapsed)
+                given = (replace(self, bench=self.bench.bare(), workers=1, begun=None), space, clock.elapsed)
                 with working_beside(_join, given, self.workers - 1):
                     stopped = self._go_on(trials, space, clock)
                 trials.put_back_all()  # what the others were at
@@ -142,7 +144,7 @@ class Search:
 
     def _clock(self) -> Clock:
         minutes = self.budget.max_minutes or MINUTES
-        return clock_from(self.folder.facts(), 60 * minutes, self.reserve)
+        return clock_from(self.folder.facts(), 60 * minutes, self.reserve, self.begun)
 
     def _propose_first(self, trials: Trials, space: Space, clock: Clock) -> None:
         tables = self._ratio_alone(space) if space.most > 1 else 1.0
