@@ -280,7 +280,7 @@ class Workbench:
     def _apply(self, step: Step, task: Task) -> Change:
         """Apply a step; tables of the original are coded by what is known of them already."""
         if isinstance(step, EncodeTables) and step.ratio is not None and task.model is self.task.model:
-            return self.coder.at(step.ratio, rounds=0)
+            return self.coder.at(step.ratio)
         if isinstance(step, CodedTeacher) and step.ratio is not None:
             if step.ratio not in self._teachers:  # one model for all its students, which is asked once for each batch
                 self._teachers[step.ratio] = self.coder.at(step.ratio, rounds=0)
