@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from coverage import wilson
 from flyweight.cost.hardware import describe_hardware
-from flyweight.planning.certificate import compare
+from flyweight.planning.certificate import LOGLOSS, compare
 from flyweight.quality.intervals import non_inferior, paired_drop
 from flyweight.quality.measure import measure
 from flyweight.quality.rows_needed import POWER, rows_needed
@@ -57,7 +57,8 @@ class Level:
     Args:
         name: in words.
         share: the true drop as a share of the margin.
-        enough: whether a test set has as many groups as `rows_needed` says, instead of as many as the population.
+        enough: whether a test set has as many groups as `rows_needed` says, for the metric and for logloss, instead of
+            as many as the population.
     """
 
     name: str
@@ -159,10 +160,11 @@ def measure_level(name: str, task: Task, whole: Population, level: Level, runs: 
     before, after = population.whole()
     true = paired_drop(task.spec, before.outputs, after.outputs, before.targets, before.groups)
     groups = population.groups
+    judged = [task.judged(LOGLOSS, scores.outputs) for scores in (before, after)]
+    rise = paired_drop(LOGLOSS, judged[0], judged[1], before.targets, before.groups)
+    needed = [rows_needed(one, MARGIN) for one in (true, rise)]
     if level.enough:
-        rows = rows_needed(true, MARGIN)
-        assert rows is not None
-        groups = round(groups * rows / len(before.targets))
+        groups = round(groups * max(rows or len(before.targets) for rows in needed) / len(before.targets))
     digest = hashlib.sha256(population.after.tobytes()).hexdigest()[:8]
     path = cache_folder() / "auto-certificates" / f"{name}-{digest}-{groups}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +180,11 @@ def measure_level(name: str, task: Task, whole: Population, level: Level, runs: 
             done[-1] |= {"certified": found.certified, "rows": found.drop.n}
             file.write(json.dumps(done[-1]) + "\n")
             file.flush()
-    return summary(level, share, true, groups, done[:runs])
+    about = {"moved": share, "rows_needed": {task.spec.name: needed[0], LOGLOSS.name: needed[1]}, "power": POWER}
+    return about | summary(level, (true, rise), groups, done[:runs])
 
 
-def summary(level: Level, share: float, true: Estimate, groups: int, done: list[Json]) -> Json:
+def summary(level: Level, true: tuple[Estimate, Estimate], groups: int, done: list[Json]) -> Json:
     """Return the shares that were certified with their 95% intervals."""
 
     def counted(key: str) -> Json:
@@ -191,16 +194,14 @@ def summary(level: Level, share: float, true: Estimate, groups: int, done: list[
 
     return {
         "level": level.name,
-        "true_drop": true.value,
-        "moved": share,
+        "true_drop": true[0].value,
+        "true_logloss_rise": true[1].value,
         "groups": groups,
         "mean_rows": float(np.mean([one["rows"] for one in done])) if done else None,
         "runs": len(done),
         "metric_inside": counted("inside"),
         "certified": counted("certified"),
         "mean_half_width": float(np.mean([one["high"] - one["value"] for one in done])) if done else None,
-        "rows_needed": rows_needed(true, MARGIN),
-        "power": POWER,
     }
 
 
@@ -210,14 +211,15 @@ def render(result: Json) -> str:
         f"Margin {result['margin']}, {result['confidence']:.0%} intervals. *Metric inside*: the bad end of the drop in "
         "the metric is inside the margin. *Certified*: that of logloss too, and no alarm of calibration.",
         "",
-        "| test sets drawn from | true drop | rows of one | test sets | metric inside | certified |",
-        "|---|---|---|---|---|---|",
+        "| drawn from | true drop | true rise, logloss | rows of one | test sets | metric inside | certified |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, found in result["tasks"].items():
         for row in found["levels"]:
             if not row["runs"]:
                 continue
             cells = [f"{name}, tables {found['ratio']}x smaller", f"{row['true_drop']:+.4f}, {row['level']}"]
+            cells += [f"{row['true_logloss_rise']:+.4f}"]
             cells += [f"{row['mean_rows']:,.0f} in {row['groups']:,} groups", f"{row['runs']:,}"]
             cells += [shown(row["metric_inside"]), shown(row["certified"])]
             lines.append(f"| {' | '.join(cells)} |")
