@@ -222,6 +222,20 @@ def test_odd_model_is_compressed_and_served(make: Callable[[], fw.Task], tmp_pat
     np.testing.assert_allclose(got, expected.numpy().reshape(got.shape), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("make", ODD, ids=[make.__name__ for make in ODD])
+def test_odd_model_is_searched(make: Callable[[], fw.Task], tmp_path: Path) -> None:
+    result = fw.compress(make(), fw.Budget(max_drop=0.5), max_trials=6, run=tmp_path / "run")
+    search = result.data.search
+    assert search is not None
+    failed = {trial.words: trial.reason for trial in search.trials if trial.state == "failed"}
+    if make is bag:  # as it is, PyTorch exports it in an operator that no bundle may hold
+        assert "ScatterND" in failed.pop("rewriting alone")
+    assert failed == {}
+    assert result.after.bytes <= result.before.bytes
+    assert fw.verify(result.save(tmp_path / "odd.fly")).ok
+
+
 def test_history_of_one_user_is_scored_with_many_candidates(tmp_path: Path) -> None:
     task = history()
     result = fw.compress(task, steps=[fw.EncodeTables(ratio=4)])

@@ -53,7 +53,7 @@ def _evidence(task: Task, found: Findings, changes: tuple[Change, ...]) -> Evide
     comparison = found.comparison
     return Evidence(
         name=task.name,
-        inputs=_inputs(task, found.artefacts[1]),
+        inputs=input_entries(task, found.artefacts[1]),
         output=cast(Output, task.output),
         recipe=[_step(change) for change in changes if change.step != REWRITE or change.done],
         before=_measurement(found.before),
@@ -86,7 +86,8 @@ def _step(change: Change) -> StepEntry:
     return StepEntry(step=change.step, settings=rewrites or change.settings)
 
 
-def _inputs(task: Task, artefact: Artefact) -> dict[str, InputEntry]:
+def input_entries(task: Task, artefact: Artefact) -> dict[str, InputEntry]:
+    """Return the inputs of an exported model as a manifest has them."""
     sample = artefact.samples[0]
     return {
         name: InputEntry(

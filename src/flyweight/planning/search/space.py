@@ -8,6 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from torch import nn
 
 from flyweight.cost.macs import count_macs
+from flyweight.distillation.working import working_copy
 from flyweight.errors import FlyweightError
 from flyweight.planning.search.candidate import MULTIPLE, Bits, Candidate
 from flyweight.planning.search.least_macs import least_macs
@@ -109,7 +110,8 @@ def find_space(bench: Workbench, most_epochs: float, teacher: float | None = Non
         most = 0.9 * bench.coder.bytes / bench.coder.smallest()
     inputs = bench.samples[0]
     macs = count_macs(task.model, inputs, bench.rows).total
-    layers, least = macs > 0, 1.0
+    epochs = most_epochs if _can_learn(task.model) else 0.0
+    layers, least = macs > 0 and epochs > 0, 1.0
     try:
         least = least_macs(task, MULTIPLE) / max(macs, 1)
     except FlyweightError as error:
@@ -118,7 +120,16 @@ def find_space(bench: Workbench, most_epochs: float, teacher: float | None = Non
     dense = _bytes(task.model) - bench.coder.bytes
     taught = teacher if teacher is not None else _best_teacher(bench) if most > LEAST_RATIO else 1.0
     single = layers and dense > bench.coder.bytes
-    return Space(most, macs, min(least, WHOLE), layers, single, most_epochs, taught, tuple(skipped))
+    return Space(most, macs, min(least, WHOLE), layers, single, epochs, taught, tuple(skipped))
+
+
+def _can_learn(model: nn.Module) -> bool:
+    """Return whether there are weights beside tables: what could be trained, thinned or rounded."""
+    try:
+        working_copy(model, tables=False)
+    except FlyweightError:
+        return False
+    return True
 
 
 def _best_teacher(bench: Workbench) -> float:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flyweight.bundle.graph import check_graph
+from flyweight.bundle.manifest import DATA
 from flyweight.cost.latency import time_rounds
 from flyweight.distillation.checkpoint import CheckpointError
 from flyweight.distillation.distill import Distill
@@ -23,6 +25,7 @@ from flyweight.engines.registry import find_engine
 from flyweight.errors import EngineError, ExportError, InputError
 from flyweight.planning.artefact import Artefact, artefact_scores, make_artefact
 from flyweight.planning.certificate import LOGLOSS
+from flyweight.planning.evidence import input_entries
 from flyweight.planning.recalibrate import recalibrate
 from flyweight.planning.requests import as_arrays
 from flyweight.planning.rewriting import real_batches
@@ -229,11 +232,13 @@ class Workbench:
 
         Raises:
             ExportError: it cannot be exported.
+            BundleError: it holds what no bundle may.
             EngineError: no engine gives its scores.
             InputError: a metric is not finite.
         """
         with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
             artefact = self.export(self.finished(made), Path(folder))
+            _check_savable(self.task, artefact)
             measured, engine = self._timed(artefact)
             prepared = find_engine(engine).prepare(artefact.exported.path, self.threads)
             try:
@@ -328,6 +333,18 @@ class Workbench:
             engine=engine,
         )
         return measured, engine
+
+
+def _check_savable(task: Task, artefact: Artefact) -> None:
+    """Refuse an export that no bundle may hold: found out now, not when the best of a search is saved.
+
+    Raises:
+        BundleError: with the operator and what is wrong with it.
+    """
+    path = artefact.exported.path
+    beside = path.with_name(DATA)
+    data_bytes = beside.stat().st_size if beside.exists() else None
+    check_graph(path.read_bytes(), data_bytes, input_entries(task, artefact), "The exported model")
 
 
 def _pieces(inputs: dict[str, Tensor], rows: int) -> Iterator[tuple[dict[str, Tensor], int]]:
