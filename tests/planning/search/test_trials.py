@@ -105,6 +105,27 @@ def test_a_trial_that_was_measured_is_not_made_again_though_the_process_died_bef
         assert trials.study.trials[0].state == TrialState.COMPLETE
 
 
+def test_an_interrupt_between_outcome_and_end_keeps_the_trial(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with sitting(folder) as trials:
+        for candidate in (FIRST, Candidate()):
+            trials.propose(candidate)
+        with monkeypatch.context() as patch:
+            patch.setattr(trials, "_tell", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                try_next(trials)
+        trials.begin()
+        trials.put_back_all()
+        assert [one.candidate for one in trials.outcomes()] == [FIRST]
+        assert trials.waiting() == 1
+        assert try_next(trials).candidate == Candidate()
+        assert trials.running() == []
+
+
 def test_values_that_a_death_left_half_written_are_not_lost(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

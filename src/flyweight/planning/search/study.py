@@ -113,6 +113,8 @@ class Trials:
         """End all trials under way, to be begun again in the next sitting."""
         with self._in_words():
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if self._measured(trial):
+                    continue
                 self._again(trial, int(trial.user_attrs.get(KILLS, 0)))
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
@@ -134,8 +136,7 @@ class Trials:
     def _take_up(self) -> None:
         """End the trials that a process died in, and begin them again, unless they were its death twice."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if OUTCOME in trial.user_attrs:  # it was measured, and died before it was told
-                self._tell(trial.number, outcome_of(json.loads(trial.user_attrs[OUTCOME])))
+            if self._measured(trial):
                 continue
             kills = int(trial.user_attrs.get(KILLS, 0)) + 1
             if kills >= MOST_KILLS:
@@ -145,6 +146,13 @@ class Trials:
             else:
                 self._again(trial, kills)
             self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _measured(self, trial: FrozenTrial) -> bool:
+        """End a trial whose outcome was kept, where something came between that and its end; return whether it was."""
+        if OUTCOME not in trial.user_attrs:
+            return False
+        self._tell(trial.number, outcome_of(json.loads(trial.user_attrs[OUTCOME])))
+        return True
 
     def _again(self, trial: FrozenTrial, kills: int) -> None:
         """Propose a trial again, if all of its values had been written; once, whenever the process dies."""
