@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 import flyweight as fw
 from flyweight.tables.encode_tables import EncodeTables
-from flyweight.tables.rate_distortion import Group, _blind, _bytes, _ideal, coded_bytes, group_rows
+from flyweight.tables.rate_distortion import Group, _blind, _bytes, _ideal, coded_tables, group_rows
 from flyweight.tables.sites import find_tables
 from flyweight.tables.table_use import table_use
 from flyweight.tables.usage import count_lookups
-from small_tasks import ITEMS, USERS, Ranker, trained_task
+from small_tasks import DIM, ITEMS, USERS, Ranker, trained_task
 
 
 def group(spread: list[float], weight: list[float], rows: int = 100, lookups: float = 0.01) -> Group:
     felt = np.array(spread) * np.array(weight)
-    return Group(rows, lookups, np.sort(felt), np.array(spread), np.array(weight))
+    return Group("table", rows, lookups, np.sort(felt), np.array(spread), np.array(weight))
 
 
 def test_ideal_bits_are_the_gaussian_rate() -> None:
@@ -57,17 +57,19 @@ def test_coded_tables_lie_in_the_span(task: fw.Task) -> None:
     change = EncodeTables(max_drop=0.05).apply(task)
     coded = sum(done["bytes_after"] for done in change.done if done["what"] == "table")
     assert coded > 0
-    span = coded_bytes(task, tables, count_lookups(task, tables), 0.05)
+    span = coded_tables(task, tables, count_lookups(task, tables), 0.05).bytes
     assert span.holds(coded), (span, coded)
 
 
 def test_a_smaller_drop_takes_more_bytes_and_never_more_than_half_precision(task: fw.Task) -> None:
     tables, _ = find_tables(task.model)
     counts = count_lookups(task, tables)
-    tight, loose = (coded_bytes(task, tables, counts, drop) for drop in (0.0001, 0.1))
+    tight, loose = (coded_tables(task, tables, counts, drop).bytes for drop in (0.0001, 0.1))
     assert tight.low > loose.low
     assert tight.high > loose.high
-    assert coded_bytes(task, tables, counts, 1e-12).high <= sum(table.bytes for table in tables) / 2
+    finest = coded_tables(task, tables, counts, 1e-12)
+    assert finest.bytes.high <= sum(table.bytes for table in tables) / 2
+    assert all(1 < finest.codes[name] <= DIM for name in ("user", "item"))  # at most one for each number of a row
 
 
 def test_groups_hold_every_row_once(task: fw.Task) -> None:

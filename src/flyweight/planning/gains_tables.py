@@ -4,12 +4,14 @@ from flyweight.engines.operator_times import LOOKUPS
 from flyweight.planning.gain import COUNTED, ESTIMATED, Gain
 from flyweight.planning.known import Known
 from flyweight.pruning.input_fields import find_fields
-from flyweight.tables.rate_distortion import coded_bytes
+from flyweight.tables.rate_distortion import coded_tables
 from flyweight.tables.usage import inputs_of_tables
 from flyweight.task.span import Span, exactly
 
 #: What tables may cost, as `compress` takes it where nothing is said.
 MAX_DROP = 0.001
+#: Nanoseconds that a code takes where it is unpacked for each candidate, on one x86 core; benchmarks/profile_gains.py.
+CODE_NS = 8.0
 #: Of a request, what the mean in a field's place may take: as many rows of it as there are candidates.
 MEAN = 0.03
 
@@ -19,14 +21,22 @@ def encoded_tables(known: Known) -> Gain | None:
     if not known.tables:
         return None
     others = known.bytes - sum(table.bytes for table in known.tables)
-    tables = coded_bytes(known.task, known.tables, dict(known.counts), MAX_DROP)
-    span = Span(*(others + size for size in (tables.low, tables.likely, tables.high)))
+    coded = coded_tables(known.task, known.tables, known.counts, MAX_DROP)
+    span = Span(*(others + size for size in (coded.bytes.low, coded.bytes.likely, coded.bytes.high)))
+    how = f"from the spread, use and gradients of rows; decoding takes up to {CODE_NS:g} ns for each code of a lookup"
+    return Gain(f"EncodeTables(max_drop={MAX_DROP:g})", span, _decoding_ms(known, coded.codes), ESTIMATED, how)
+
+
+def _decoding_ms(known: Known, codes: dict[str, float]) -> Span | None:
+    """At best codebooks fold into the layer that reads them and lookups cost nothing; else each code is unpacked."""
     lookups = known.spent(LOOKUPS)
-    ms = None
-    if known.ms is not None and lookups is not None:
-        ms = Span(known.ms - lookups, known.ms, known.ms + lookups)
-    how = "from the spread, use and gradients of rows (docs/profile.md); decoding takes up to twice a lookup"
-    return Gain(f"EncodeTables(max_drop={MAX_DROP:g})", span, ms, ESTIMATED, how)
+    if known.best is None or known.ms is None or lookups is None:
+        return None
+    rows, sources = known.timed.latencies[known.best].candidates, inputs_of_tables(known.task, known.tables)
+    once = {name for name, fields in sources.items() if all(known.task.inputs[one].role == "request" for one in fields)}
+    decoded = sum(count * (1 if name in once else rows) for name, count in codes.items())
+    slow = known.ms + decoded * CODE_NS / 1e6
+    return Span(known.ms - lookups, (known.ms + slow) / 2, slow)
 
 
 def dropped_field(known: Known) -> Gain | None:

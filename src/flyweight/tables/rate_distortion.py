@@ -17,7 +17,7 @@ Rows are grouped by how often training saw them, and `p` is counted on validatio
 seen less than once in as much data of the future (Good 1953).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -46,6 +46,8 @@ SPENT = 0.25
 SCALAR_LOSS = 0.25
 #: Codewords of a codebook, in half precision, and how many codebooks a table has.
 CODEWORDS, CODEBOOKS = 16, 2
+#: Bits of a code.
+CODE_BITS = 4
 _LEVELS = np.logspace(-9, 0, 120)
 
 Vector = NDArray[np.float64]
@@ -56,12 +58,14 @@ class Group:
     """Rows of one table that training saw about equally often.
 
     Args:
+        table: its name.
         rows: how many.
         lookups: of one of them, for each row of validation data.
         felt: eigenvalues of G^(1/2) C G^(1/2), (dim,).
         spread: eigenvalues of C, (dim,); weight: what the loss feels in their directions, (dim,).
     """
 
+    table: str
     rows: int
     lookups: float
     felt: Vector
@@ -69,8 +73,21 @@ class Group:
     weight: Vector
 
 
-def coded_bytes(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor], max_drop: float) -> Span:
-    """Return the bytes that the tables will take once coded within a drop of the loss of `max_drop` nats.
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """What tables will be once they are coded.
+
+    Args:
+        bytes: of all tables.
+        codes: by table, the codes that all lookups for one row of data decode, at the high end.
+    """
+
+    bytes: Span
+    codes: dict[str, float]
+
+
+def coded_tables(task: Task, tables: tuple[Table, ...], counts: Mapping[str, Tensor], max_drop: float) -> Coded:
+    """Return what the tables will take once coded within a drop of the loss of `max_drop` nats.
 
     Args:
         counts: lookups of each row in training, by table.
@@ -81,13 +98,15 @@ def coded_bytes(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor]
     codebooks = sum(min(2 * CODEBOOKS * CODEWORDS * table.dim, table.bytes // 4) for table in tables)
     smallest = sum(2 * table.dim for table in tables)  # one vector a table, in half precision
     largest = sum(2 * table.rows * table.dim for table in tables)  # every row in half precision
-    ideal, blind = _bytes(_ideal(groups), max_drop), _bytes(_blind(groups), SPENT * max_drop) + codebooks
+    curve = _blind(groups)
+    price = _price(curve, SPENT * max_drop)
+    ideal, blind = _bytes(_ideal(groups), max_drop), curve(price)[0] / 8 + codebooks
     low = min(max(ideal, smallest), largest)
     high = min(max(blind, low), largest)
-    return Span(low, (low * high) ** 0.5, high)
+    return Coded(Span(low, (low * high) ** 0.5, high), _codes(groups, price))
 
 
-def group_rows(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor]) -> list[Group]:
+def group_rows(task: Task, tables: tuple[Table, ...], counts: Mapping[str, Tensor]) -> list[Group]:
     """Return the rows of all tables in groups, with what the loss feels of them."""
     rows, felt, seen = _feelings(task, tables)
     found: list[Group] = []
@@ -97,7 +116,7 @@ def group_rows(task: Task, tables: tuple[Table, ...], counts: dict[str, Tensor])
             lookups = float(seen[table.name][inside].double().mean()) / rows
             some = inside[:: -(-len(inside) // MOST_ROWS)]
             spread = _covariance(table.weight[some], counts[table.name][some])
-            found.append(_group(len(inside), lookups, spread, gradient))
+            found.append(_group((table.name, len(inside), lookups), spread, gradient))
     return found
 
 
@@ -141,13 +160,13 @@ def _covariance(rows: Tensor, counts: Tensor) -> Tensor:
     return (values * weight[:, None]).T @ values / weight.sum()
 
 
-def _group(rows: int, lookups: float, covariance: Tensor, gradient: Tensor) -> Group:
+def _group(what: tuple[str, int, float], covariance: Tensor, gradient: Tensor) -> Group:
     spread, directions = torch.linalg.eigh(covariance)
     spread = spread.clamp_min(0)
     root = directions * spread.sqrt()  # C = root root'
     felt = torch.linalg.eigvalsh(root.T @ gradient @ root).clamp_min(0)
     weight = ((gradient @ directions) * directions).sum(0).clamp_min(0)
-    return Group(rows, lookups, felt.numpy(), spread.numpy(), weight.numpy())
+    return Group(*what, felt.numpy(), spread.numpy(), weight.numpy())
 
 
 #: Bits of all rows and the rise of the loss, at a price of the loss in bits.
@@ -155,7 +174,11 @@ Curve = Callable[[float], tuple[float, float]]
 
 
 def _bytes(curve: Curve, allowed: float) -> float:
-    """Bytes at the lowest price at which the loss rises by no more than is allowed."""
+    return curve(_price(curve, allowed))[0] / 8
+
+
+def _price(curve: Curve, allowed: float) -> float:
+    """The lowest price at which the loss rises by no more than is allowed."""
     cheap, dear = 1e-3, 1e15
     for _ in range(100):
         price = (cheap * dear) ** 0.5
@@ -163,7 +186,18 @@ def _bytes(curve: Curve, allowed: float) -> float:
             cheap = price
         else:
             dear = price
-    return curve(dear)[0] / 8
+    return dear
+
+
+def _codes(groups: list[Group], price: float) -> dict[str, float]:
+    """Codes of all lookups for a row of data: of four bits, no more than one for each number of a row."""
+    found: dict[str, float] = {}
+    for one in groups:
+        bits, rise = _blind_curve(one)
+        each = float(bits[int(np.argmin(bits + price * rise))]) / one.rows
+        codes = min(max(each / CODE_BITS, 1.0), len(one.spread)) if each > 0 else 0.0
+        found[one.table] = found.get(one.table, 0.0) + one.rows * one.lookups * codes
+    return found
 
 
 def _ideal(groups: list[Group]) -> Curve:
