@@ -110,10 +110,16 @@ class Killed:
             time.sleep(0.005)
 
     def _watch(self, over: threading.Event) -> None:
-        """Look at the bundle's place all the time: what is there must be whole."""
-        while not over.wait(0.01):
-            if self.bundle.exists():
+        """Look at the bundle's place all the time: what comes there must be whole at once."""
+        known = 0
+        while not over.wait(0.005):
+            try:
+                now = self.bundle.stat().st_ino
+            except FileNotFoundError:
+                continue
+            if now != known:
                 self._read_bundle()
+                known = now
 
     def _read_bundle(self) -> None:
         try:

@@ -11,7 +11,9 @@ from on_paper import OnPaper, begun, bench_of, search_of
 
 import flyweight as fw
 from flyweight.planning import measuring
+from flyweight.planning.artefact import make_artefact
 from flyweight.planning.search import search as module
+from flyweight.planning.search import workbench
 from flyweight.planning.search.candidate import Candidate, steps_of
 from flyweight.planning.search.clock import Clock
 from flyweight.planning.search.run_folder import RunFolder
@@ -102,6 +104,26 @@ def test_a_step_that_gives_weights_that_are_no_numbers_is_a_failed_trial(
     outcome = tried(bench_of(ranker, folder), Candidate(units=0.5), folder)
     assert outcome.state == "failed"
     assert "NaN or infinite values" in outcome.reason
+
+
+class Bags(torch.nn.Module):
+    """Means of flat bags, which PyTorch exports in an operator that no bundle may hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = torch.nn.EmbeddingBag(50, 4)
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.bag(items, offsets).sum(1)
+        return found
+
+
+def test_an_export_that_no_bundle_may_hold_is_found_out_in_its_trial(tmp_path: Path) -> None:
+    rows = [({"items": torch.arange(90) % 50, "offsets": torch.arange(30) * 3}, (torch.arange(30) % 2).float())]
+    task = fw.Task(Bags(), {"items": fw.Field(rows=50), "offsets": fw.Field()}, rows, rows, rows)
+    artefact = make_artefact(task.model, [rows[0][0]], 30, tmp_path)
+    with pytest.raises(fw.BundleError, match=r"The exported model: ScatterND .* writes to places"):
+        workbench._check_savable(task, artefact)
 
 
 def test_predictions_that_throw_leave_the_search_to_its_trials(
