@@ -1,6 +1,7 @@
 """Small ONNX models and bundles made with onnx.helper: what the tests of this folder read, alter and score."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,19 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from flyweight.bundle.manifest import Certificate, Evidence, Guard, InputEntry, TableEntry
+from flyweight.bundle.manifest import (
+    Certificate,
+    EstimateEntry,
+    Evidence,
+    Guard,
+    InputEntry,
+    PointEntry,
+    TableEntry,
+)
 from flyweight.bundle.samples import Sample
 from flyweight.bundle.timing import EngineTried, Hardware, Latencies, Timing
 from flyweight.bundle.write import Contents
-from flyweight.task.change import Point, Skipped
+from flyweight.task.change import Skipped
 from flyweight.task.estimate import Estimate
 from flyweight.task.field import REQUEST_INDEX, REQUESTS
 from flyweight.task.measurement import Latency, Measurement
@@ -145,7 +154,15 @@ def evidence(bytes_after: int, **changes: Any) -> Evidence:
         "tables": [
             TableEntry(name="item", rows=300, dim=4, bytes_before=4800, bytes_after=556, coding="1 code of 4 bits")
         ],
-        "curve": [Point(500, 16.0, estimate(0.0004), chosen=True, label="item 16")],
+        "curve": [
+            PointEntry(
+                table_bytes=500,
+                ratio=16.0,
+                drop=EstimateEntry(**asdict(estimate(0.0004))),
+                chosen=True,
+                label="item 16",
+            )
+        ],
         "skipped": [Skipped("user", "20 rows: too few to pay", "encode_tables")],
     }
     return Evidence.model_validate({**given, **changes})
