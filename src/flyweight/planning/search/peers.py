@@ -41,13 +41,15 @@ def _points(bench: Workbench) -> Iterator[PeerPoint]:
 def _round(original: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logger = logging.getLogger()
+    logger, silent = logging.getLogger(), logging.NullHandler()
     level = logger.level
     logger.setLevel(logging.ERROR)  # it advises users of its own
+    logger.addHandler(silent)  # without one, its advice gives the program a handler that stays
     try:
         quantize_dynamic(original, path, weight_type=QuantType.QInt8, per_channel=True)
     finally:
         logger.setLevel(level)
+        logger.removeHandler(silent)
 
 
 def _point(bench: Workbench, path: Path, size: int, name: str) -> PeerPoint:
