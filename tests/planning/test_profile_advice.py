@@ -60,6 +60,15 @@ def test_large_tables_come_first_with_what_to_expect_of_them() -> None:
     assert third.startswith("The products bind: Factorize or Prune")
 
 
+def test_codes_that_take_longer_to_unpack_than_all_the_rest_are_told_of() -> None:
+    gain = Gain("EncodeTables(max_drop=0.001)", Span(7e5, 1e6, 1.4e6), Span(1.9, 2.5, 3.5), ESTIMATED, "")
+    assert "Unpacking codes may cost time: up to 3.50 ms a request instead of 2.00 ms." in give_advice(
+        seen(gains=(gain,))
+    )
+    little = replace(gain, ms=Span(1.9, 2.1, 2.3))
+    assert not [one for one in give_advice(seen(gains=(little,))) if one.startswith("Unpacking")]
+
+
 def test_a_model_without_tables_is_not_sent_to_encode_them() -> None:
     (first, _) = give_advice(seen(bytes=40_000_000, table_bytes=0, tables=()))
     assert first == (

@@ -13,6 +13,8 @@ from flyweight.tables.table_use import TableUse
 SMALL_BYTES, SMALL_MS = 4e6, 0.3
 #: A gain worth telling of in a model that is quick as it is; and one beside which others are small.
 QUICKER, EVERYTHING = 0.9, 0.5
+#: A loss of time worth telling of.
+SLOWER = 1.5
 #: Shares of the bytes, and of a candidate's work, that are worth a sentence; and of rows that are seen once at most.
 MOST, WORTH, RARE = 0.5, 0.05, 0.5
 
@@ -89,15 +91,31 @@ def _bytes(seen: Situation) -> list[str]:
     rare = sum(one.bytes * ((one.never or 0.0) + (one.once or 0.0)) for one in seen.tables) / seen.table_bytes
     if rare > RARE:
         advice.append(f"{rare:.0%} of the tables' bytes are rows that training saw once or never: they need few bits.")
-    return advice
+    return [*advice, *_decoding(seen)]
+
+
+def _encoding(seen: Situation) -> Gain | None:
+    return next((one for one in seen.gains if one.method.startswith("EncodeTables")), None)
 
 
 def _to_expect(seen: Situation) -> str:
-    found = next((one for one in seen.gains if one.method.startswith("EncodeTables") and one.bytes), None)
-    if found is None or found.bytes is None:
+    gain = _encoding(seen)
+    if gain is None or gain.bytes is None:
         return ""
-    low, high = seen.bytes / found.bytes.high, seen.bytes / found.bytes.low
+    low, high = seen.bytes / gain.bytes.high, seen.bytes / gain.bytes.low
     return f", the model {ratio_in_words(low)} to {ratio_in_words(high)} smaller within a drop of 0.001"
+
+
+def _decoding(seen: Situation) -> list[str]:
+    """Say where unpacking codes may take longer than all the rest."""
+    gain, best = _encoding(seen), seen.timed.quickest()
+    if gain is None or gain.ms is None or best is None:
+        return []
+    now = seen.timed.latencies[best].p50
+    if gain.ms.high <= SLOWER * now:
+        return []
+    then = milliseconds_in_words(gain.ms.high)
+    return [f"Unpacking codes may cost time: up to {then} a request instead of {milliseconds_in_words(now)}."]
 
 
 def _requests(seen: Situation) -> list[str]:
