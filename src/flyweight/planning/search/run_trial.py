@@ -8,8 +8,8 @@ from flyweight.distillation.distill import Distill
 from flyweight.errors import FlyweightError
 from flyweight.planning.search.candidate import Candidate, steps_of
 from flyweight.planning.search.clock import Clock
-from flyweight.planning.search.outcome import Measured, Outcome
-from flyweight.planning.search.workbench import Workbench
+from flyweight.planning.search.outcome import Measured, Outcome, State
+from flyweight.planning.search.workbench import Made, Workbench
 from flyweight.task.estimate import Estimate
 
 #: A model that is behind in size and time, by as much as timing noise, cannot win by learning.
@@ -44,7 +44,8 @@ def run_trial(
     started = clock.elapsed
     measured: Measured | None = None
     drops: dict[str, Estimate] = {}
-    state, reason = "done", ""
+    state: State = "done"
+    reason = ""
     try:
         _cut_the_beaten(bench, candidate, macs, inside)
         measured, drops = _measured(bench, candidate, macs, margin, clock, learning)
@@ -56,9 +57,8 @@ def run_trial(
         state, reason = "failed", f"{type(error).__name__}: {error}".rstrip(": ")
         if _short_of_memory(error):
             bench.forget()  # what other trials left may be what it lacked
-    return Outcome(
-        number, candidate, state, reason[:500], measured, drops, started, clock.elapsed - started  # type: ignore[arg-type]
-    )
+    taken = clock.elapsed - started
+    return Outcome(number, candidate, state, reason[:500], measured, drops, started, taken)
 
 
 def _measured(
@@ -108,10 +108,10 @@ def _cut_the_beaten(bench: Workbench, candidate: Candidate, macs: int, inside: S
             raise CannotWinError(f"no smaller and no quicker than trial {other.number}, which holds")
 
 
-def _cut_the_far(bench: Workbench, made: object, margin: float | None) -> None:
+def _cut_the_far(bench: Workbench, made: Made, margin: float | None) -> None:
     """Give up after learning what is surely far outside the margin: what follows only takes more away."""
     if margin is None:
         return
-    drop = bench.drop_of(made)  # type: ignore[arg-type]
+    drop = bench.drop_of(made)
     if drop.low > FAR * margin:
         raise CannotWinError(f"still loses {drop.value:.4f} after learning, {drop.value / margin:.0f} margins")
