@@ -17,10 +17,10 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 import torch
 from flyweight.planning import clock
-from flyweight.planning.search import workbench
+from flyweight.planning.search import pace, workbench
 from small_tasks import Ranker, seeded, splits, trained_task
 clock.SECONDS = 0.5  # how long both models are timed; what comes out is tested elsewhere
-workbench.SECONDS = workbench.PACE_SECONDS = 0.1
+workbench.SECONDS = pace.SECONDS = 0.1
 
 def task(change=lambda split: split, split="test", **settings):
     torch.set_num_threads(1)

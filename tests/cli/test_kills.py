@@ -33,13 +33,13 @@ sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 import torch
 import flyweight as fw
 from flyweight.planning import clock
-from flyweight.planning.search import search, workbench
+from flyweight.planning.search import pace, search, workbench
 from flyweight.planning.search.candidate import Candidate
 from small_tasks import Ranker, seeded, trained_task
 
 torch.set_num_threads(1)
 clock.SECONDS = 0.2
-workbench.SECONDS = workbench.PACE_SECONDS = 0.05
+workbench.SECONDS = pace.SECONDS = 0.05
 search.plan_first = lambda *_: []
 search.first_candidates = lambda *_: [
     Candidate(), Candidate(tables=20.0), Candidate(tables=20.0, bits="int8 weights"),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from flyweight.planning import clock
-from flyweight.planning.search import workbench
+from flyweight.planning.search import pace, workbench
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -14,5 +14,5 @@ def _quick(one_thread: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "SECONDS", 0.2)
         patch.setattr(workbench, "SECONDS", 0.05)
-        patch.setattr(workbench, "PACE_SECONDS", 0.05)
+        patch.setattr(pace, "SECONDS", 0.05)
         yield

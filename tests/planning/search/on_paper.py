@@ -33,9 +33,6 @@ class OnPaper(Workbench):
         made = self.finished(made)
         return on_paper(made), self.drops(self.task.scores("validation", made.model))
 
-    def seconds_an_epoch(self) -> float:
-        return self.seconds
-
 
 def on_paper(made: Made) -> Measured:
     """Bytes as in memory, a quarter of it for layers in int8; time by what layers hold."""

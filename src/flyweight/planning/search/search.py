@@ -12,6 +12,7 @@ from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
 from flyweight.planning.search.clock import Clock, clock_from
 from flyweight.planning.search.outcome import Outcome, best_of, excess, is_inside
+from flyweight.planning.search.pace import seconds_an_epoch
 from flyweight.planning.search.planned import plan_first
 from flyweight.planning.search.proposals import first_candidates, next_candidate
 from flyweight.planning.search.run_folder import RunFolder
@@ -162,7 +163,7 @@ class Search:
 
     def _first_epochs(self, clock: Clock) -> float:
         """Return the epochs of a first learning: timed on a few batches, so that it takes a small share of the time."""
-        seconds = self.bench.seconds_an_epoch()
+        seconds = seconds_an_epoch(self.bench.task)
         clock.saw(epoch=seconds)
         return min(clock.epochs(LEARNING_SHARE), FIRST_EPOCHS)
 

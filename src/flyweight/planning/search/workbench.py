@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,8 +17,6 @@ from flyweight.bundle.manifest import DATA
 from flyweight.cost.latency import time_rounds
 from flyweight.distillation.checkpoint import CheckpointError
 from flyweight.distillation.distill import Distill
-from flyweight.distillation.training import STEP_ROWS
-from flyweight.distillation.working import working_copy
 from flyweight.engines.choose import choose_engine
 from flyweight.engines.registry import find_engine
 from flyweight.errors import EngineError, ExportError, InputError
@@ -43,7 +40,7 @@ from flyweight.tables.recalibration import recalibrates
 from flyweight.tables.sizes import table_bytes
 from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
-from flyweight.task.scores import Scores, call_model, evaluating
+from flyweight.task.scores import Scores, evaluating
 from flyweight.task.step import Step
 from flyweight.task.task import Task
 
@@ -51,8 +48,6 @@ from flyweight.task.task import Task
 SECONDS, RESAMPLES = 1.5, 200
 #: Models kept by the steps that made them.
 MOST_KEPT = 12
-#: Seconds that the pace of learning is looked at, and how much longer it takes with a teacher, an optimizer and checks.
-PACE_SECONDS, TEACHING = 2.0, 1.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,23 +182,6 @@ class Workbench:
             except (ExportError, EngineError):
                 shutil.rmtree(folder / "rewritten", ignore_errors=True)
         return make_artefact(made.model, samples, self.rows, folder / "plain")
-
-    def seconds_an_epoch(self) -> float:
-        """Return about how long learning takes for a pass over the train split: reading it, and a few steps timed."""
-        working = working_copy(self.task.model, tables=False)
-        started = time.monotonic()
-        total = sum(len(target) for _, target, _ in self.task.batches("train"))
-        reading = time.monotonic() - started
-        rows, started = 0, time.monotonic()
-        for inputs, target, _ in self.task.batches("train"):
-            for few, count in _pieces(inputs, len(target)):
-                outputs = call_model(working.model, few, count)
-                if outputs.requires_grad:
-                    torch.autograd.backward(outputs.square().mean())
-                rows += count
-                if time.monotonic() - started > PACE_SECONDS:
-                    return reading + TEACHING * total / rows * (time.monotonic() - started)
-        return reading + TEACHING * total / rows * (time.monotonic() - started)
 
     def eager_ms(self) -> float:
         """Return the median time of a request with the original in eager PyTorch, in milliseconds."""
@@ -345,15 +323,6 @@ def _check_savable(task: Task, artefact: Artefact) -> None:
     beside = path.with_name(DATA)
     data_bytes = beside.stat().st_size if beside.exists() else None
     check_graph(path.read_bytes(), data_bytes, input_entries(task, artefact), "The exported model")
-
-
-def _pieces(inputs: dict[str, Tensor], rows: int) -> Iterator[tuple[dict[str, Tensor], int]]:
-    """Yield a batch as it is learned from: in steps, where it can be cut by row."""
-    if any(len(value) != rows for value in inputs.values()):
-        yield inputs, rows
-        return
-    for first in range(0, rows, STEP_ROWS):
-        yield {name: value[first : first + STEP_ROWS] for name, value in inputs.items()}, min(STEP_ROWS, rows - first)
 
 
 def _key(steps: Sequence[Step]) -> str:
