@@ -49,6 +49,11 @@ class Budget:
         if self.confidence >= 1:
             raise InputError(f"Budget confidence must be below 1, as in 0.95; seen {self.confidence}.")
 
+    def limits(self) -> dict[str, float]:
+        """Return what the result must stay inside, without the minutes of the search."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "max_minutes"}
+        return {name: value for name, value in given.items() if value is not None}
+
     def missed(
         self, before: Measurement, after: Measurement, losses: dict[str, Estimate], slow: Latency, fast: Latency
     ) -> tuple[str, ...]:

@@ -255,3 +255,13 @@ def test_databases_are_let_go_whatever_ends_the_search(
     interrupted_at(monkeypatch, 1)
     searched(bench, folder, 3)
     assert len(closed) == 2
+
+
+def test_other_limits_are_proposed_for_anew_and_longer_minutes_are_not(
+    bench: OnPaper, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float | None] = []
+    monkeypatch.setattr(Search, "_propose_first", lambda search, *_: asked.append(search.budget.max_drop))
+    for budget in (BUDGET, fw.Budget(max_drop=0.01, max_minutes=90), fw.Budget(max_drop=0.02, max_minutes=90)):
+        Search(bench, budget, folder, 1.0, len(kept_outcomes(folder.path)) + 2 if asked else 2).run()
+    assert asked == [0.01, 0.02]

@@ -102,9 +102,11 @@ class Search:
         interrupted = False
         with closing(Trials(self.folder, space)) as trials:
             try:
-                if not self.folder.facts().get("proposed"):  # killed on the way, it proposes what it had not yet
+                limits = self.budget.limits()
+                # Killed on the way, it proposes what it had not yet; asked for other limits, what those begin with.
+                if self.folder.facts().get("proposed") != limits:
                     self._propose_first(trials, space, clock)
-                    self.folder.note(proposed=True)
+                    self.folder.note(proposed=limits)
                 given = (replace(self, bench=self.bench.bare(), workers=1, begun=None), space, clock.elapsed)
                 with working_beside(_join, given, self.workers - 1):
                     stopped = self._go_on(trials, space, clock)
