@@ -37,11 +37,11 @@ from flyweight.task.scores import Scores
 from flyweight.task.task import Task
 from flyweight.zoo.cache import cache_folder, cached_arrays
 from flyweight.zoo.tasks import ZOO
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "auto_certificates.json"
 DOCS = HERE.parent / "docs" / "statistics.md"
-BEGIN, END = "<!-- certificates:begin -->", "<!-- certificates:end -->"
 MARGIN, CONFIDENCE, SEED, RUNS = 0.001, 0.95, 20_260, 200
 #: Tasks, and how many times smaller their tables get: so much that the drop is well over the margin.
 RATIOS = {"complete-journey": 1200, "movielens-1m": 16}
@@ -236,11 +236,7 @@ def shown(one: Json) -> str:
 
 def write_docs(result: Json) -> None:
     """Put the table between the markers of the design note."""
-    text = DOCS.read_text()
-    if BEGIN not in text or END not in text:
-        sys.exit(f"{DOCS.name} lacks the markers {BEGIN} and {END}; put them where the table belongs.")
-    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    DOCS.write_text(f"{head}\n{render(result)}\n{tail}")
+    put(DOCS, "certificates", render(result))
 
 
 def levels(names: list[str]) -> Iterator[tuple[str, Task, Population]]:

@@ -1,11 +1,11 @@
 """The tables of docs/tables.md that say how well damages are predicted, made from the benchmark's JSON."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from page_section import put
+
 DOCS = Path(__file__).parent.parent / "docs" / "tables.md"
-BEGIN, END = "<!-- prediction:begin -->", "<!-- prediction:end -->"
 #: The sets of choices, in words.
 SETS = {
     "spread": "64x to 2,000x smaller, spread evenly",
@@ -64,8 +64,4 @@ def shown(one: Json) -> str:
 
 def write_docs(result: Json) -> None:
     """Put the tables between the markers of the design note."""
-    text = DOCS.read_text()
-    if BEGIN not in text or END not in text:
-        sys.exit(f"{DOCS.name} lacks the markers {BEGIN} and {END}; put them where the table belongs.")
-    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    DOCS.write_text(f"{head}\n{render(result)}\n{tail}")
+    put(DOCS, "prediction", render(result))

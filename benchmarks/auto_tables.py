@@ -4,22 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- auto:begin -->", "<!-- auto:end -->"
+from page_section import put
+
 Json = dict[str, Any]
 
 
 def write(results: Path, page: Path) -> None:
     """Put the tables into the page, between its marks."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("auto_*.json"))}
-    text = page.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
     parts = [_cases(found), _ablation(found.get("auto_ablation"))]
-    page.write_text(f"{before}{BEGIN}\n" + "\n".join(part for part in parts if part) + f"{END}{after}")
+    put(page, "auto", "\n".join(part for part in parts if part))
 
 
 def _cases(found: dict[str, Json]) -> str:
     rows = [one for one in found.values() if "facts" in one]
+    if not rows:
+        return ""
     lines = [
         "| command | tables | model on disk | bundle folder | one request | drop, certified on | held | took |",
         "|---|---|---|---|---|---|---|---|",

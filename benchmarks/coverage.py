@@ -8,7 +8,6 @@ from a formula (binormal AUC) or from a sample thousands of times larger. An int
 
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from flyweight.quality.measure import measure
 from flyweight.quality.student import student_quantile
 from flyweight.task.estimate import Estimate
 from flyweight.task.metric import Metric, find_metric
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "coverage.json"
@@ -295,12 +295,7 @@ def render_table(result: dict[str, Any]) -> str:
 
 def write_docs(result: dict[str, Any], path: Path = DOCS) -> None:
     """Put the table between the markers of the design note."""
-    begin, end = "<!-- coverage:begin -->", "<!-- coverage:end -->"
-    text = path.read_text()
-    if begin not in text or end not in text:
-        sys.exit(f"{path.name} lacks the markers {begin} and {end}; put them where the table belongs.")
-    head, tail = text[: text.index(begin) + len(begin)], text[text.index(end) :]
-    path.write_text(f"{head}\n{render_table(result)}\n{tail}")
+    put(path, "coverage", render_table(result))
 
 
 def main() -> None:

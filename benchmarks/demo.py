@@ -11,11 +11,11 @@ from typing import Any
 
 from flyweight.bundle.inspect import inspect
 from flyweight.report.words import bytes_in_words, milliseconds_in_words, ratio_in_words
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "demo.json"
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
 
 
 def rows(facts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -49,9 +49,7 @@ def main() -> None:
     facts = inspect(HERE.parent / "demo" / "ranker.fly")
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
     lines = ["| | before | after | |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows(facts))]
-    text = README.read_text()
-    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    README.write_text("\n".join([head, *lines, tail]))
+    put(README, "demo", "\n".join(lines))
 
 
 if __name__ == "__main__":

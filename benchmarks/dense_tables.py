@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from flyweight.quality.student import student_quantile
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -196,23 +197,13 @@ def render(cases: list[Json], laplace: Json | None = None) -> str:
     return "\n".join([*lines, made])
 
 
-def between(text: str, name: str, body: str) -> str:
-    """Return a page with what stands between its markers of this name replaced.
-
-    Raises:
-        ValueError: the page lacks a marker.
-    """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    return f"{text[: text.index(begin) + len(begin)]}\n{body}\n{text[text.index(end) :]}"
-
-
 def main() -> None:
     """Write the tables of every case that was run."""
     paths = [RESULTS / f"dense_{name}.json" for name in CASES]
     cases = [json.loads(path.read_text()) for path in paths if path.exists()]
     clips = RESULTS / "dense_laplace.json"
     laplace = json.loads(clips.read_text()) if clips.exists() else None
-    DOCS.write_text(between(DOCS.read_text(), "dense", render(cases, laplace)))
+    put(DOCS, "dense", render(cases, laplace))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from flyweight.distillation.student import Thinner, make_student
 from flyweight.quality.measure import measure
 from flyweight.task.task import Task
 from flyweight.zoo.tasks import complete_journey
+from page_section import put
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
 DOCS = Path(__file__).parent.parent / "docs" / "distillation.md"
@@ -134,10 +135,7 @@ def main(seeds: list[int]) -> None:
             "rows": rows,
         }
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    text = DOCS.read_text()
-    head, _, rest = text.partition("<!-- distillation:begin -->")
-    _, _, tail = rest.partition("<!-- distillation:end -->")
-    DOCS.write_text(f"{head}<!-- distillation:begin -->\n{table(found)}\n<!-- distillation:end -->{tail}")
+    put(DOCS, "distillation", table(found))
 
 
 if __name__ == "__main__":

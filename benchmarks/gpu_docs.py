@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.cost.limits import Limits, from_data
+from page_section import put
 
 DOCS = Path(__file__).parents[1] / "docs" / "gpu.md"
-BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 
 Json = dict[str, Any]
 
@@ -17,12 +17,7 @@ def write_docs(found: Json, table: str, docs: Path = DOCS) -> None:
     Raises:
         ValueError: the page lacks a mark, or has one twice.
     """
-    text = docs.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{docs.name} needs each of the marks {BEGIN} and {END} once, where the table belongs.")
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    docs.write_text(f"{head}{BEGIN}\n{table}\n\n{note(found)}\n{END}{tail}")
+    put(docs, "gpu", f"{table}\n\n{note(found)}")
 
 
 def note(found: Json) -> str:

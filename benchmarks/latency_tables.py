@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from page_section import put
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs" / "latency.md"
@@ -30,7 +32,6 @@ NAMES = {
     "eager": "PyTorch eager",
     "compiled": "torch.compile",
 }
-MARKS = ("<!-- tables -->\n", "<!-- end of tables -->")
 Json = dict[str, Any]
 
 
@@ -156,10 +157,7 @@ def page() -> str:
 
 def main() -> None:
     """Write the tables into the page."""
-    text = DOCS.read_text()
-    before, rest = text.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    DOCS.write_text(f"{before}{MARKS[0]}\n{page()}\n{MARKS[1]}{after}")
+    put(DOCS, "latency", page())
 
 
 if __name__ == "__main__":

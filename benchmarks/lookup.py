@@ -27,6 +27,7 @@ from flyweight.tables.coded_embedding import CodedEmbedding
 from flyweight.tables.coded_table import CodedTable
 from flyweight.tables.coding import CodedBand, Coding
 from flyweight.task.measurement import Latency
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "lookup.json"
@@ -197,11 +198,7 @@ def render(results: list[tuple[Call, Latency]], hardware: dict[str, Any]) -> Non
         + ", ".join(f"{name} {hardware['packages'][name]}" for name in ("onnxruntime", "openvino", "torch"))
         + ".\n"
     )
-    begin, end = "<!-- lookup:begin -->", "<!-- lookup:end -->"
-    text = DOCS.read_text()
-    head, rest = text.split(begin)
-    _, tail = rest.split(end)
-    DOCS.write_text(f"{head}{begin}\n{table(results)}\n{note}{end}{tail}")
+    put(DOCS, "lookup", f"{table(results)}\n{note}")
 
 
 def main() -> None:

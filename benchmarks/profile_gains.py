@@ -35,11 +35,11 @@ from flyweight.report.words import bytes_in_words
 from flyweight.task.step import Step
 from flyweight.task.task import Task
 from flyweight.zoo.tasks import ZOO
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "profile_gains.json"
 DOCS = HERE.parent / "docs" / "profile.md"
-BEGIN, END = "<!-- profile_gains:begin -->", "<!-- profile_gains:end -->"
 TASKS = ("complete-journey", "movielens-1m", "complete-journey-mlp")
 #: More tasks that tables alone are coded of: what is guessed most freely is held against the most.
 MORE = ("complete-journey-dlrm", "complete-journey-deepfm")
@@ -157,9 +157,7 @@ def render(found: Json) -> None:
         "One request of 500 candidates, 1 thread, processor time, both files in turns, each in its quickest engine, "
         f"with a 95% interval; made by `benchmarks/profile_gains.py` on {found['hardware']['cpu']}, {versions}."
     )
-    text = DOCS.read_text()
-    head, tail = text.split(BEGIN)[0], text.split(END)[1]
-    DOCS.write_text(f"{head}{BEGIN}\n{table(found['tasks'])}\n\n{note}\n{END}{tail}")
+    put(DOCS, "profile_gains", f"{table(found['tasks'])}\n\n{note}")
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ python benchmarks/references.py          # about four minutes on 2 cores the fir
 
 import copy
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from flyweight.zoo.batches import Batches
 from flyweight.zoo.dataset import Dataset
 from flyweight.zoo.references import REFERENCES, count_scores, rate_scores, regression_scores
 from flyweight.zoo.tasks import ZOO
+from page_section import put
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "references.json"
 DOCS = HERE.parent / "docs" / "zoo.md"
-BEGIN, END = "<!-- references:begin -->", "<!-- references:end -->"
 #: A table whose loss costs little: the difference that the choice of groups is shown on.
 LEFT_OUT = "household_x_manufacturer"
 
@@ -141,11 +140,7 @@ def render(result: dict[str, Any]) -> str:
 
 def write_docs(result: dict[str, Any]) -> None:
     """Put the tables between the markers of the page."""
-    text = DOCS.read_text()
-    if BEGIN not in text or END not in text:
-        sys.exit(f"{DOCS.name} lacks the markers {BEGIN} and {END}; put them where the tables belong.")
-    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    DOCS.write_text(f"{head}\n{render(result)}\n{tail}")
+    put(DOCS, "references", render(result))
 
 
 def main() -> None:

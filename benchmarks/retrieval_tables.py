@@ -1,8 +1,9 @@
 """The tables of docs/retrieval.md, made from what benchmarks/retrieval.py measured."""
 
-import sys
 from pathlib import Path
 from typing import Any
+
+from page_section import put
 
 DOCS = Path(__file__).parents[1] / "docs" / "retrieval.md"
 Json = dict[str, Any]
@@ -18,15 +19,9 @@ PUBLISHED = {
 
 def write_docs(result: Json) -> None:
     """Put the tables between the markers of the page; a part without measurements leaves its table as it is."""
-    text = DOCS.read_text()
     for part, render in (("quality", quality), ("search", search), ("latency", latency)):
-        begin, end = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
-        if begin not in text or end not in text:
-            sys.exit(f"{DOCS.name} lacks the markers {begin} and {end}; put them where the table belongs.")
         if result.get(part):
-            head, tail = text[: text.index(begin) + len(begin)], text[text.index(end) :]
-            text = f"{head}\n{render(result[part])}\n{tail}"
-    DOCS.write_text(text)
+            put(DOCS, part, render(result[part]))
 
 
 def quality(cases: list[Json]) -> str:

@@ -34,6 +34,7 @@ from flyweight.planning.requests import as_arrays, first_batch, timed_request
 from flyweight.task.field import REQUESTS
 from flyweight.task.task import Task
 from flyweight.zoo.tasks import complete_journey
+from page_section import put
 from roofline_picture import draw
 
 HERE = Path(__file__).parent
@@ -169,10 +170,7 @@ def render(rows: list[Json], left_out: list[str], limits: Limits, hardware: Json
         f"{REPEATS} calls in turns with its 95% interval. {hardware['cpu']}, {hardware['cores']} cores; {versions}. "
         f"Limits measured: {limits_in_words(limits)}."
     ) + "".join(f" Left out: {one.rstrip('.')}." for one in left_out)
-    begin, end = "<!-- roofline:begin -->", "<!-- roofline:end -->"
-    head, rest = DOCS.read_text().split(begin)
-    _, tail = rest.split(end)
-    DOCS.write_text(f"{head}{begin}\n{table(rows)}\n\n{note}\n{end}{tail}")
+    put(DOCS, "roofline", f"{table(rows)}\n\n{note}")
 
 
 def measured_limits(threads: int, times: int = 3) -> Limits:

@@ -35,6 +35,7 @@ from flyweight.task.scores import Scores
 from flyweight.task.task import Task
 from flyweight.zoo import complete_journey
 from flyweight.zoo.tasks import ZOO
+from page_section import put
 from table_controls import controls
 from table_peers import peers
 
@@ -310,9 +311,7 @@ def main() -> None:
             found[part] = MEASURES[part](task, judge, name)
             result["hardware"] = describe_hardware()
             RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    text = DOCS.read_text()
-    begin, end = "<!-- tables:begin -->", "<!-- tables:end -->"
-    DOCS.write_text(f"{text[: text.index(begin) + len(begin)]}\n{render(result)}\n{text[text.index(end) :]}")
+    put(DOCS, "tables", render(result))
     draw(result)
 
 

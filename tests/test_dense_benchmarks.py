@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import dense_tables
+import page_section
 
 Json = dict[str, Any]
 
@@ -106,10 +107,10 @@ def test_clips_are_shown_beside_what_was_published() -> None:
 
 def test_a_page_keeps_what_stands_outside_the_markers() -> None:
     page = "before\n<!-- dense:begin -->\nold\n<!-- dense:end -->\nafter\n"
-    written = dense_tables.between(page, "dense", "new")
+    written = page_section.between(page, "dense", "new")
     assert written == "before\n<!-- dense:begin -->\nnew\n<!-- dense:end -->\nafter\n"
 
 
 def test_a_page_without_markers_is_an_error() -> None:
-    with pytest.raises(ValueError, match="substring not found"):
-        dense_tables.between("no markers", "dense", "new")
+    with pytest.raises(ValueError, match="needs each of the marks <!-- dense:begin --> and <!-- dense:end --> once"):
+        page_section.between("no markers", "dense", "new")
