@@ -9,7 +9,7 @@ from flyweight.cost.macs import count_macs
 from flyweight.errors import InputError
 from flyweight.pruning.factorize import Factorize, ranks_of
 from flyweight.pruning.ranks import choose_ranks, split_weight
-from small_tasks import Ranker, seeded, trained_task
+from small_tasks import ITEMS, USERS, Ranker, seeded, trained_task
 
 
 class Wide(nn.Module):
@@ -22,6 +22,17 @@ class Wide(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.wide(x)).squeeze(1)
+
+
+class TablesAlone(nn.Module):
+    """A user's row times an item's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user, self.item = nn.Embedding(USERS, 4), nn.Embedding(ITEMS, 4)
+
+    def forward(self, user_id: torch.Tensor, item_id: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
+        return (self.user(user_id) * self.item(item_id)).sum(1) + price
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +134,11 @@ def test_layers_without_a_rank_stay_whole(low_rank_task: fw.Task) -> None:
 
 def test_a_model_that_nothing_is_split_in_is_handed_back(ranker: fw.Task) -> None:
     assert Factorize(max_macs=10**6).apply(ranker).model is ranker.model
+
+
+def test_a_model_without_linear_layers_is_handed_back() -> None:
+    task = trained_task(seeded(TablesAlone))
+    assert Factorize(max_macs=10**6).apply(task).model is task.model
 
 
 @pytest.mark.parametrize(

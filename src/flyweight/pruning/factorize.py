@@ -117,9 +117,10 @@ def factorize(task: Task, settings: Factorize) -> Change:
     before = count_macs(traced, inputs, len(next(iter(inputs.values())))).total
     layers, skipped = _layers(traced)
     recipe = {name: value for name, value in asdict(settings).items() if value is not None}
-    with stage("Looking at what linear layers read", total=1) as work:
-        _observe(task, traced, layers, settings.seed)
-        work.advance()
+    if layers:
+        with stage("Looking at what linear layers read", total=1) as work:
+            _observe(task, traced, layers, settings.seed)
+            work.advance()
     splits = {one.name: _split(traced, one) for one in layers}
     if settings.ranks is not None:
         ranks = fitting_ranks(settings.ranks, splits, skipped)
