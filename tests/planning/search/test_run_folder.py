@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import flyweight as fw
-from flyweight.planning.search.run_folder import RunFolder, fingerprint, opened
+from flyweight.planning.search.run_folder import EXPORTS, RunFolder, fingerprint, opened
 from small_tasks import FIELDS, Ranker, seeded, splits
 
 HOLDS = """
@@ -51,6 +51,18 @@ def test_a_folder_is_taken_up_again_with_what_was_noted(task: fw.Task, tmp_path:
         facts = folder.facts()
         assert (facts["seconds"], facts["looks"], facts["source"], facts["name"]) == (3.5, 0, "mine.py:task", "model")
         assert folder.budget() == fw.Budget(max_drop=0.01, max_minutes=2)
+
+
+def test_what_a_kill_left_of_a_trial_goes_and_what_is_somebodys_stays(task: fw.Task, tmp_path: Path) -> None:
+    left = tmp_path / f"{EXPORTS}abc" / "plain"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"whole or not")
+    (tmp_path / ".run.json.123").write_text("{")
+    (tmp_path / "notes of mine").mkdir()
+    with opened(tmp_path, task, ""):
+        found = {path.name for path in tmp_path.iterdir()}
+    assert "notes of mine" in found
+    assert not {one for one in found if one.startswith((EXPORTS, ".run.json."))}
 
 
 def test_another_task_is_refused_by_the_fingerprints_of_both(task: fw.Task, tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ class Outcome:
         measured: None where it did not come so far.
         drops: paired drops on validation that a margin holds for, the task's metric first.
         started, seconds: since the search began, and how long the trial took.
-        looked: whether the test split was spent on it.
     """
 
     number: int

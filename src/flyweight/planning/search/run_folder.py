@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from flyweight.task.task import Split, Task
 FORMAT = 1
 #: Files on their way to their names; what else lies in a folder may be somebody's.
 HALF_WRITTEN = (".run.json.*", ".sensitivity.json.*", ".damage-*.npz", "codings/.*.json.*", "learning/.*.pt-*")
+#: How the folders begin that trials are exported to, for as long as they are measured.
+EXPORTS = ".trial-"
 #: Rows of a split that, beside how many there are, tell one task's data from another's.
 _ROWS = 256
 
@@ -184,6 +187,8 @@ def _clear_half_written(path: Path) -> None:
     for pattern in HALF_WRITTEN:
         for file in path.glob(pattern):
             file.unlink(missing_ok=True)
+    for folder in path.glob(f"{EXPORTS}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(task: Task) -> str:

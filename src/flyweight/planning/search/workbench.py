@@ -29,6 +29,7 @@ from flyweight.planning.rewriting import real_batches
 from flyweight.planning.run_steps import broken
 from flyweight.planning.search.least_macs import least_macs
 from flyweight.planning.search.outcome import Measured
+from flyweight.planning.search.run_folder import EXPORTS
 from flyweight.pruning.factorize import Factorize
 from flyweight.quality.intervals import paired_drop
 from flyweight.rewrite.hoist import hoist
@@ -202,7 +203,7 @@ class Workbench:
             ExportError: it cannot be exported.
             EngineError: no engine gives its scores.
         """
-        with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
+        with self._exports() as folder:
             return self._timed(self.export(made, Path(folder)))[0]
 
     def judge(self, made: Made) -> tuple[Measured, dict[str, Estimate]]:
@@ -214,7 +215,7 @@ class Workbench:
             EngineError: no engine gives its scores.
             InputError: a metric is not finite.
         """
-        with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
+        with self._exports() as folder:
             artefact = self.export(self.finished(made), Path(folder))
             _check_savable(self.task, artefact)
             measured, engine = self._timed(artefact)
@@ -224,6 +225,12 @@ class Workbench:
             finally:
                 prepared.close()
             return measured, self.drops(scores)
+
+    def _exports(self) -> "tempfile.TemporaryDirectory[str]":
+        """Return where the export of a trial lies: in the folder of the search, which clears what a kill leaves."""
+        if self.keep is None:
+            return tempfile.TemporaryDirectory(prefix="flyweight-trial-")
+        return tempfile.TemporaryDirectory(prefix=EXPORTS, dir=self.keep[0])
 
     def drops(self, after: Scores) -> dict[str, Estimate]:
         """Return the paired drops on validation that a margin holds for, the task's metric first.
