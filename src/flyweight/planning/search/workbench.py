@@ -30,6 +30,7 @@ from flyweight.planning.run_steps import broken
 from flyweight.planning.search.least_macs import least_macs
 from flyweight.planning.search.outcome import Measured
 from flyweight.planning.search.run_folder import EXPORTS
+from flyweight.planning.search.steady import Steady
 from flyweight.pruning.factorize import Factorize
 from flyweight.quality.intervals import paired_drop
 from flyweight.rewrite.hoist import hoist
@@ -94,6 +95,7 @@ class Workbench:
     _coder: TableCoder | None = None
     _scores: Scores | None = None
     _teachers: dict[float, Change] = field(default_factory=dict)
+    _steady: Steady = field(default_factory=Steady)
 
     def bare(self) -> "Workbench":
         """Return the same bench without what was made on it, small enough to be sent to another process."""
@@ -306,7 +308,7 @@ class Workbench:
                 calls[name] = partial(prepared.run, given)
             with evaluating(self.before.model), self.turn():
                 rows = max(len(values) for values in arrays.values())
-                rounds = time_rounds(calls, candidates=rows, threads=self.threads, seconds=SECONDS)
+                rounds = self._steady.time("before", calls, rows=rows, threads=self.threads, seconds=SECONDS)
         latencies = {name: rounds.latency(name).p50 for name in choice.latencies}
         engine = min(latencies, key=latencies.__getitem__)
         measured = Measured(
