@@ -15,8 +15,9 @@ from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Latency
 
 Call = Callable[[], object]
-#: Milliseconds of calls of one kind before a timed one, for which a processor needs that long to be warm.
-LEAD = 2.0
+#: Milliseconds of calls of one kind before a timed one: until its caches are warm, and the threads of the kind before it,
+#: which look for more work in a loop for some milliseconds, have gone to sleep.
+LEAD = 5.0
 
 
 @dataclass(frozen=True, eq=False)
