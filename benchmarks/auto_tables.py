@@ -12,7 +12,7 @@ Json = dict[str, Any]
 def write(results: Path, page: Path) -> None:
     """Put the tables into the page, between its marks."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("auto_*.json"))}
-    parts = [_cases(found), _ablation(found.get("auto_ablation"))]
+    parts = [_cases(found), _peer(found), _ablation(found.get("auto_ablation"))]
     put(page, "auto", "\n".join(part for part in parts if part))
 
 
@@ -42,6 +42,41 @@ def _cases(found: dict[str, Json]) -> str:
 
 def _goes_on(one: Json) -> str:
     return f", going on from {one['after']}" if one["after"] else ""
+
+
+def _peer(found: dict[str, Json]) -> str:
+    peer = found.get("auto_peer")
+    own = next((one for one in found.values() if peer and _same_question(one, peer)), None)
+    if peer is None or own is None:
+        return ""
+    best, facts, test = peer["best"], own["facts"], peer["test"]
+    latency = facts["latency_ms"]
+    speed = latency["before"]["p50"] / latency["after"]["p50"]
+    lines = [
+        f"\nThe same {peer['minutes']:g} minutes and margin of {peer['max_drop']} on {peer['task']}, against a search "
+        "over the passes of ONNX Runtime, OpenVINO and NNCF as Olive makes it (`benchmarks/auto_peer.py`; on the axis "
+        "of the drop, what the untouched test split says of the best):\n",
+        "| | model on disk | one request, x eager | drop on test | tried |",
+        "|---|---|---|---|---|",
+        f"| Flyweight: {_recipe(own)} | {_ratio(facts['before']['bytes'], facts['after']['bytes'])} | {speed:.1f}x | "
+        f"{_drop(facts['drop'])} | {len(own['trials'])} |",
+        f"| search over passes: {best['words']} | {best['size_ratio']:.1f}x | {best['speedup']['value']:.1f}x | "
+        f"{_drop(test['drop'])} | {len(peer['points'])} |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _same_question(one: Json, peer: Json) -> bool:
+    """Return whether a case was asked what the peer was: the task, the margin and the minutes."""
+    wanted = {"--max-drop": peer["max_drop"], "--max-minutes": peer["minutes"]}
+    options = {name: float(value) for name, value in one.get("options", {}).items()}
+    return one.get("task") == peer["task"] and options == wanted
+
+
+def _recipe(one: Json) -> str:
+    """Return the recipe of a case's bundle in words."""
+    place = [line for line in one["said"].splitlines() if "trial" in line.lower()]
+    return place[-1].strip() if place else "what its search found"
 
 
 def _ablation(found: Json | None) -> str:
