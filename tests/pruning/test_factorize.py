@@ -24,6 +24,17 @@ class Wide(nn.Module):
         return self.head(self.wide(x)).squeeze(1)
 
 
+class Crossing(nn.Module):
+    """A cross layer and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross, self.head = nn.Linear(40, 40), nn.Linear(40, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x * self.cross(x) + x).squeeze(1)
+
+
 class TablesAlone(nn.Module):
     """A user's row times an item's."""
 
@@ -122,7 +133,7 @@ def test_given_ranks_split_as_the_budget_that_chose_them(ranker: fw.Task) -> Non
     assert list(one) == list(other)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert again.done == found.done
-    assert again.settings == {"ranks": ranks_of(found), "multiple": 4, "seed": 3, "force": False}
+    assert again.settings == {"ranks": ranks_of(found), "multiple": 4, "seed": 3, "force": False, "contract": False}
 
 
 def test_layers_without_a_rank_stay_whole(low_rank_task: fw.Task) -> None:
@@ -188,3 +199,18 @@ def test_ranks_that_make_no_sense_are_refused(settings: dict[str, object], words
 def test_a_budget_that_is_no_whole_number_is_refused(wrong: object) -> None:
     with pytest.raises(InputError, match="max_macs must be a whole number"):
         Factorize(max_macs=wrong)  # type: ignore[arg-type]
+
+
+def test_products_with_split_layers_are_summed_on_request() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(400, 40)
+    model = Crossing()
+    data = [({"x": x[at : at + 100]}, (x[at : at + 100, 0] > 0).float()) for at in range(0, 400, 100)]
+    task = fw.Task(model, {"x": fw.Field()}, data, data, data, metric="auc", output="logit")
+    plain, summed = (Factorize(ranks={"cross": 2}, contract=contract).apply(task) for contract in (False, True))
+    assert [done["what"] for done in summed.done] == ["low rank", "contracted"]
+    assert ranks_of(summed) == ranks_of(plain) == {"cross": 2}
+    with torch.no_grad():
+        torch.testing.assert_close(summed.model(x=x), plain.model(x=x), rtol=1e-4, atol=1e-5)
+    names = {name for name, _ in summed.model.named_parameters()}
+    assert any("summed_products" in name for name in names)  # so what follows learns it

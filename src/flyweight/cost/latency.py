@@ -15,8 +15,8 @@ from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Latency
 
 Call = Callable[[], object]
-#: Milliseconds of calls of one kind before a timed one: until its caches are warm, and the threads of the kind before it,
-#: which look for more work in a loop for some milliseconds, have gone to sleep.
+#: Milliseconds of calls of one kind before a timed one: until its caches are warm, and the threads of the kind before
+#: it, which look for more work in a loop for some milliseconds, have gone to sleep.
 LEAD = 5.0
 
 

@@ -72,7 +72,7 @@ def _pruned(step: Any, change: Change) -> Prune | None:
 
 def _ranks(step: Any, change: Change) -> Factorize | None:
     ranks = ranks_of(change)
-    return Factorize(ranks=ranks, seed=step.seed, force=True) if ranks else None
+    return Factorize(ranks=ranks, seed=step.seed, force=True, contract=step.contract) if ranks else None
 
 
 def _precisions(step: Quantize, change: Change) -> Quantize | None:

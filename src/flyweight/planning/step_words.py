@@ -97,6 +97,10 @@ def _low_rank(entries: list[Done]) -> str:
     return "as products of two: " + ", ".join(f"{done['name']} of rank {done['rank']}" for done in entries)
 
 
+def _contracted(_: list[Done]) -> str:
+    return "what is multiplied with them summed over the rank"
+
+
 def _fields(entries: list[Done]) -> str:
     return "no longer asks for " + ", ".join(str(done["name"]) for done in entries)
 
@@ -126,6 +130,7 @@ _SAYS: dict[str, Callable[[list[Done]], str]] = {
     "layer": _layers,
     "round": _rounds,
     "low rank": _low_rank,
+    "contracted": _contracted,
     "training": _training,
     "field": _fields,
     "block": _blocks,

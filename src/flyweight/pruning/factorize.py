@@ -19,6 +19,8 @@ from flyweight.graph.traced import TracedModel, clean, module_of, tensor_of
 from flyweight.pruning.calibration import calibration_pieces, first_inputs
 from flyweight.pruning.given_ranks import check_ranks, fitting_ranks
 from flyweight.pruning.ranks import Split, choose_ranks, split_weight
+from flyweight.rewrite import low_rank_products
+from flyweight.rewrite.apply_rules import rewrite
 from flyweight.task.change import Change, Skipped
 from flyweight.task.progress import stage
 from flyweight.task.task import Task
@@ -43,6 +45,9 @@ class Factorize:
         force: keep the result even if it is slower.
         ranks: the rank of each layer that is split, by the layer's name ("mlp.0"), as `ranks_of` reads them off a
             change; all others stay whole.
+        contract: sum products with split layers over their rank where that saves time, exactly; what follows then
+            learns and rounds the summed form. It may take some multiply-accumulates more than `max_macs`
+            (`rewrite/low_rank_products.py`).
 
     Raises:
         InputError: not exactly one of the two, or a number that is no whole one above 0.
@@ -57,6 +62,7 @@ class Factorize:
     seed: int = 0
     force: bool = False
     ranks: Mapping[str, int] | None = None
+    contract: bool = False
 
     def __post_init__(self) -> None:
         if (self.max_macs is None) == (self.ranks is None):
@@ -137,7 +143,11 @@ def factorize(task: Task, settings: Factorize) -> Change:
         return Change(STEP, task.model, recipe, (), tuple(skipped))
     clean(traced.body)
     traced.body.recompile()
-    return Change(STEP, traced, recipe, tuple(done), tuple(skipped))
+    if not settings.contract:
+        return Change(STEP, traced, recipe, tuple(done), tuple(skipped))
+    contracted = rewrite(traced, (low_rank_products.RULE,), [inputs])
+    done += [{"what": "contracted", "times": one.times} for one in contracted.done]
+    return Change(STEP, contracted.model, recipe, tuple(done), tuple(skipped))
 
 
 def ranks_of(change: Change) -> dict[str, int]:

@@ -18,6 +18,7 @@ from flyweight.rewrite import (
     late_rounding,
     late_select,
     leaky_prelu,
+    low_rank_products,
     merge_linears,
     neighbouring_rows,
     nested_cats,
@@ -36,6 +37,7 @@ from flyweight.rewrite.rule import Rule
 HOISTING: tuple[Rule, ...] = (
     late_expand.RULE,
     target_attention.RULE,  # before split linear, which would take k out and leave q-k and q*k behind
+    low_rank_products.RULE,  # before the rules of cross layers, which would take the products apart
     cross_residual.RULE,
     head_of_cross.RULE,  # before split linear, which would cut the logit's layer
     stack_as_cat.RULE,

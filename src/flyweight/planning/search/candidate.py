@@ -94,7 +94,8 @@ def steps_of(candidate: Candidate, macs: int, *, checkpoint: str | None = None) 
         steps.append(Prune(ratio=one.units, kinds=KINDS, seed=seed, force=True))
     learning: list[Step] = [Distill(epochs=one.epochs, seed=seed, checkpoint=checkpoint)] if one.learns else []
     left = max(1, round(one.macs * macs))
-    ranks: list[Step] = [Factorize(max_macs=left, multiple=MULTIPLE, seed=seed, force=True)] if one.macs < 1 else []
+    split = Factorize(max_macs=left, multiple=MULTIPLE, seed=seed, force=True, contract=True)
+    ranks: list[Step] = [split] if one.macs < 1 else []
     if one.weights:
         # Weights go in rounds, each mended by learning: at once, most of them cannot (Han et al. 2015).
         share = one.epochs / 2
