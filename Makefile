@@ -52,6 +52,12 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/dense.py
 	@$(BIN)/python benchmarks/latency.py
 	@$(BIN)/python benchmarks/retrieval.py
+	@$(BIN)/python benchmarks/profile_gains.py
+	@$(BIN)/python benchmarks/auto_prediction.py
+	@$(BIN)/python benchmarks/auto_certificates.py
+	@$(BIN)/python benchmarks/auto_peer.py --certify --json benchmarks/results/auto_peer.json
+	@$(BIN)/python benchmarks/auto.py
+	@$(BIN)/python benchmarks/auto.py --ablation complete-journey-10
 
 clean:
 	rm -rf $(VENV) build dist

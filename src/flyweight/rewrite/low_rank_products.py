@@ -5,10 +5,10 @@ With z of r numbers, a linear layer L reads of `x * (U z + b)`
     L (x * (U z + b)) = sum_i z_i (L * U_i) x + (L * b) x
 
 which is one narrow layer on x (`L * U_i`: each row of L times U_i) and r products. What is added to the product is
-read by L as it was. So a cross layer of DCN-V2 (Wang et al. 2020, arXiv 2008.13535, eq. 1), split in two of low rank, leaves
-no vector of its width behind: of both layers, the residuals and the logit one layer on the embeddings is left, and a few
-numbers a row. With 400 embeddings, ranks 4 and 3 and 500 rows, 27 outputs stand for 200,000 numbers written and read
-eight times.
+read by L as it was. So a cross layer of DCN-V2 (Wang et al. 2020, arXiv 2008.13535, eq. 1), split in two of low rank,
+leaves no vector of its width behind: of both layers, their residuals and the logit, one layer on the embeddings is
+left, and a few numbers a row. With 400 embeddings, ranks 4 and 3 and 500 rows, 27 outputs stand for 200,000 numbers
+written and read eight times.
 """
 
 from collections.abc import Iterator
