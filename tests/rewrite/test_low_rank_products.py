@@ -119,3 +119,17 @@ def test_few_multiplications_are_added() -> None:
     model = Crossed()
     before, after = (count_macs(one, batch(), ROWS).total for one in (traced(model), rewritten(model).model))
     assert after <= before + 4 * 3 * WIDTH
+
+
+def test_rows_that_are_multiplied_with_each_other_are_as_large() -> None:
+    torch.manual_seed(0)
+    model = Crossed((1, 1))
+    with torch.no_grad():
+        for layer in model.cross:  # as singular values leave them, with all of the size on one side
+            layer.inner.weight *= 40
+            layer.outer.weight /= 40
+    found = rewritten(model)
+    assert found.far < 1e-5
+    (rows,) = (one for name, one in found.model.named_parameters() if name.endswith("summed_products.weight"))
+    sizes = rows.detach().square().mean(1).sqrt()
+    assert float(sizes.max() / sizes.min()) < 10

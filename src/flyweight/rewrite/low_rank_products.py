@@ -12,7 +12,7 @@ written and read eight times.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -59,28 +59,19 @@ class _Reads:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Products with the same x, and the layers that read them or give a z from x."""
+    """Products with the same x, and weight and bias of the layers that read them or give a z from x, in order."""
 
     x: fx.Node
     products: dict[fx.Node, _Product]
-    layers: tuple[fx.Node, ...]
+    layers: dict[fx.Node, tuple[Tensor, Tensor | None]]
 
     def reads(self, layer: fx.Node) -> _Reads:
         """Return what a layer reads, written out."""
         found = _Reads()
-        weight = layer.args[1]
-        assert isinstance(weight, fx.Node)
         value: Any = layer.args[0]
-        self._take_apart(found, value, weight)
-        return found
-
-    def _take_apart(self, found: _Reads, value: fx.Node, weight: Any) -> None:
-        graph = value.graph.owning_module
-        assert graph is not None
-        stack = [(value, constant(graph, weight))]
+        stack = [(value, self.layers[layer][0])]
         while stack:
             one, part = stack.pop()
-            assert part is not None
             product = self.products.get(one)
             if product is not None:
                 found.products.append((product, part))
@@ -89,12 +80,30 @@ class _Group:
             elif not self._holds(one):
                 found.add(one, part)
             elif one.target is aten.add.Tensor:
-                stack += [(other, part) for other in reversed(one.args)]  # type: ignore[misc]
+                stack += [(other, part) for other in reversed(one.args)]
             else:
                 start = 0
                 for other in parts_of(one):
                     stack.append((other, part[:, start : start + _width(other)]))
                     start += _width(other)
+        return found
+
+    def balance(self) -> None:
+        """Make each row that gives a z as large as the rows that are multiplied with it, which nothing else sees.
+
+        Split by singular values they differ a hundredfold, and what learns them with one rate for all (Adam) breaks the
+        small ones before the large ones move.
+        """
+        for product in reversed(self.products.values()):
+            if product.z not in self.layers or len(product.z.users) > 1:
+                continue
+            weight, bias = self.layers[product.z]
+            parts = [part for layer in self.layers for one, part in self.reads(layer).products if one is product]
+            felt = (torch.cat(parts).unsqueeze(1) * product.up.T).square().mean((0, 2))
+            scale = (weight.square().mean(1) / felt).pow(0.25)
+            if bool(torch.isfinite(scale).all()) and bool((scale > 0).all()):
+                self.layers[product.z] = weight / scale.unsqueeze(1), None if bias is None else bias / scale
+                self.products[product.node] = replace(product, up=product.up * scale)
 
     def _holds(self, value: fx.Node) -> bool:
         """Return whether a value is a sum or a concatenation with a product of the group in it."""
@@ -177,7 +186,8 @@ def _groups(body: fx.GraphModule) -> Iterator[_Group]:
     place = {node: number for number, node in enumerate(body.graph.nodes)}
     for x, those in products.items():
         first = {one.z for one in those.values() if _layer(body, one.z) is not None and one.z.args[0] is x}
-        yield _Group(x, those, tuple(sorted(readers[x] | first, key=place.__getitem__)))
+        every = sorted(readers[x] | first, key=place.__getitem__)
+        yield _Group(x, those, {layer: held for layer in every if (held := _layer(body, layer)) is not None})
 
 
 def _find(body: fx.GraphModule) -> list[fx.Node]:
@@ -208,25 +218,25 @@ def _check(body: fx.GraphModule, node: fx.Node) -> str | None:
 
 def _apply(body: fx.GraphModule, node: fx.Node) -> None:
     group = _group_of(body, node)
+    group.balance()
     every = {layer: group.reads(layer) for layer in group.layers}
     weights, biases, starts, at = [], [], {}, 0
     for layer, reads in every.items():
-        held = _layer(body, layer)
-        assert held is not None
-        base, bias = _on_x(group, reads, held)
+        base, bias = _on_x(group, reads, group.layers[layer])
         weights += [base, _of_products(reads)]
         biases += [bias, bias.new_zeros(len(weights[-1]))]
         starts[layer] = at
         at += len(base) + len(weights[-1])
-    rows = read_tensor(body, unused_name(body, "summed_products.weight"), torch.cat(weights), group.layers[0])
-    shift = read_tensor(body, unused_name(body, "summed_products.bias"), torch.cat(biases), group.layers[0])
-    narrow = emit(body, group.layers[0], aten.linear.default, group.x, rows, shift)
+    before = next(iter(every))
+    rows = read_tensor(body, unused_name(body, "summed_products.weight"), torch.cat(weights), before)
+    shift = read_tensor(body, unused_name(body, "summed_products.bias"), torch.cat(biases), before)
+    narrow = emit(body, before, aten.linear.default, group.x, rows, shift)
     for layer, reads in every.items():
         new = _written_out(body, group, layer, reads, narrow, starts[layer])
         layer.replace_all_uses_with(new)
         for product in group.products.values():  # what was read of a layer is read of what stands for it
             if product.z is layer:
-                group.products[product.node] = _Product(product.node, product.x, new, product.up, product.bias)
+                group.products[product.node] = replace(product, z=new)
     body.graph.eliminate_dead_code()
 
 
