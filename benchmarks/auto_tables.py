@@ -1,9 +1,11 @@
 """The tables of docs/planning.md, made from what `auto.py` and its parts wrote."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from flyweight.planning.search.candidate import Candidate
 from page_section import put
 
 Json = dict[str, Any]
@@ -21,8 +23,9 @@ def _cases(found: dict[str, Json]) -> str:
     if not rows:
         return ""
     lines = [
-        "| command | tables | model on disk | bundle folder | one request | drop, certified on | held | took |",
-        "|---|---|---|---|---|---|---|---|",
+        "| command | cores | what it chose | tables | model on disk | bundle folder | one request | "
+        "test: quality, drop | certified | took |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
         facts = one["facts"]
@@ -30,13 +33,20 @@ def _cases(found: dict[str, Json]) -> str:
         options = " ".join(f"{name} {value}" for name, value in one["options"].items())
         tables = _ratio(before["table_bytes"], after["table_bytes"])
         speed = latency["before"]["p50"] / latency["after"]["p50"]
-        lines.append(
-            f"| `{one['task']} {options}`{_goes_on(one)} | {tables} | {_size(after['bytes'])}, "
-            f"{_ratio(before['bytes'], after['bytes'])} | {_size(one['folder_bytes'])} | "
-            f"{latency['before']['p50']:.2f} -> {latency['after']['p50']:.3f} ms, {speed:.1f}x ({facts['engine']}) | "
-            f"{before['quality']['value']:.4f}, {_drop(drop)}, n={drop['n']:,} | "
-            f"{'yes' if one['exit_code'] == 0 else 'no'} | {one['seconds'] / 60:.1f} min, {len(one['trials'])} trials |"
+        quality, both = before["quality"]["value"], (latency[when]["p50"] for when in ("before", "after"))
+        cells = (
+            f"`{one['task']} {options}`{_goes_on(one)}",
+            one["hardware"]["cores_allowed"],
+            _recipe(one),
+            tables,
+            f"{_size(after['bytes'])}, {_ratio(before['bytes'], after['bytes'])}",
+            _size(one["folder_bytes"]),
+            "{:.2f} -> {:.3f} ms".format(*both) + f", {speed:.1f}x ({facts['engine']})",
+            f"{quality:.4f}, {_drop(drop)}, n={drop['n']:,}",
+            "yes" if one["exit_code"] == 0 else "no",
+            f"{one['seconds'] / 60:.1f} min, {len(one['trials'])} trials",
         )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -74,9 +84,12 @@ def _same_question(one: Json, peer: Json) -> bool:
 
 
 def _recipe(one: Json) -> str:
-    """Return the recipe of a case's bundle in words."""
-    place = [line for line in one["said"].splitlines() if "trial" in line.lower()]
-    return place[-1].strip() if place else "what its search found"
+    """Return in words the recipe that a case's search chose."""
+    words = " ".join(one["said"].split())
+    number = re.search(r"Trial (\d+) is the best of", words)
+    assert number is not None, f"{one['case']}: its output does not say which trial was the best"
+    (chosen,) = (trial for trial in one["trials"] if trial["number"] == int(number[1]))
+    return str(Candidate(**chosen["candidate"]))
 
 
 def _ablation(found: Json | None) -> str:
@@ -101,7 +114,8 @@ def _drop(drop: Json) -> str:
 
 
 def _ratio(before: int, after: int) -> str:
-    return "-" if not before else f"{before / max(after, 1):,.0f}x"
+    ratio = before / max(after, 1)
+    return "-" if not before else f"{ratio:.1f}x" if ratio < 10 else f"{ratio:,.0f}x"
 
 
 def _size(count: int) -> str:
