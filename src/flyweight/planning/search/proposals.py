@@ -45,10 +45,12 @@ def neighbours(best: Candidate, space: Space, over: Set[str] = frozenset()) -> I
         over: the limits that the best misses, as `outcome.excess` names them.
     """
     more = _step(EPOCHS, best.epochs, 1)
+    less = _step(EPOCHS, best.epochs, -1) if best.learns else best.epochs  # long learning takes to heart what few know
     denser = best.tables * TABLES if best.tables > 1 else best.tables
     smaller = (
         replace(best, tables=denser),
         replace(best, tables=denser, epochs=more),
+        replace(best, tables=denser, epochs=less),
         replace(best, bits="int8") if best.bits == "float32" else best,
         replace(best, weights=_step(WEIGHTS, best.weights, 1)) if space.single else best,
     )
@@ -59,6 +61,7 @@ def neighbours(best: Candidate, space: Space, over: Set[str] = frozenset()) -> I
     )
     better = (
         replace(best, epochs=more),
+        replace(best, epochs=less),
         replace(best, macs=min(best.macs / MACS, 1.0)),
         replace(best, tables=max(best.tables / TABLES, 1.0)),
         replace(best, units=_step(UNITS, best.units, -1)),
