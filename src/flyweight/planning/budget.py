@@ -54,6 +54,15 @@ class Budget:
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "max_minutes"}
         return {name: value for name, value in given.items() if value is not None}
 
+    def bytes_within(self, before: int) -> float | None:
+        """Return the most bytes that the model may have; None where no limit is on its size.
+
+        Args:
+            before: bytes of the original's float32 export.
+        """
+        by_ratio = [] if self.min_size_ratio is None else [before / self.min_size_ratio]
+        return min([*by_ratio, *([] if self.max_bytes is None else [self.max_bytes])], default=None)
+
     def missed(
         self, before: Measurement, after: Measurement, losses: dict[str, Estimate], slow: Latency, fast: Latency
     ) -> tuple[str, ...]:

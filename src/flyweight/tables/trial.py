@@ -70,8 +70,8 @@ class Trial:
         return Point(self.table_bytes, before / self.table_bytes, self.drop, chosen, label)
 
 
-def likely_bad_end(drop: Estimate, test_size: float) -> float:
-    """Return what the interval's bad end on test data will not exceed, with probability ASSURANCE.
+def likely_bad_end(drop: Estimate, test_size: float, assurance: float = ASSURANCE) -> float:
+    """Return what the interval's bad end on test data will not exceed, with a probability of `assurance`.
 
     The certificate is drawn from other rows than the choice: its value differs from this one by the noise of both, and
     its interval is as wide as its own rows allow (assurance of a non-inferiority trial; O'Hagan et al. 2005).
@@ -84,7 +84,7 @@ def likely_bad_end(drop: Estimate, test_size: float) -> float:
     quantile = normal.inv_cdf(0.5 + drop.confidence / 2)
     error = (drop.high - drop.value) / quantile
     test_error = error / math.sqrt(test_size)
-    return drop.value + quantile * test_error + normal.inv_cdf(ASSURANCE) * math.hypot(error, test_error)
+    return drop.value + quantile * test_error + normal.inv_cdf(assurance) * math.hypot(error, test_error)
 
 
 @dataclass(frozen=True, eq=False)

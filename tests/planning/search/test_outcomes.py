@@ -93,6 +93,17 @@ def test_where_none_is_inside_the_nearest_is_best() -> None:
     assert best_of([one, other, slow], Budget(max_bytes=1_000, max_latency_ms=1.0), BEFORE, 1.0) is other
 
 
+def test_where_none_is_surely_inside_the_likeliest_of_the_probable_is_best() -> None:
+    sure_but_large = done(0, 1_400, drop=-0.001)
+    probable, likelier = done(1, 1_000, drop=0.0007), done(2, 1_000, drop=0.0006)  # +- 0.0002 on either split
+    improbable = done(3, 900, drop=0.002)
+    budget = Budget(max_drop=0.001, max_bytes=1_000)
+    every = [sure_but_large, probable, likelier, improbable]
+    assert not any(is_inside(one, budget, BEFORE, 1.0) for one in every)
+    assert best_of(every, budget, BEFORE, 1.0) is likelier
+    assert best_of([sure_but_large, improbable], budget, BEFORE, 1.0) is sure_but_large
+
+
 def test_of_equals_the_first_is_best() -> None:
     assert best_of([done(4), done(2), done(3)], Budget(max_drop=0.1), BEFORE, 1.0) == done(2)
     assert best_of([done(4), done(2)], Budget(max_bytes=5_000), BEFORE, 1.0) == done(2)

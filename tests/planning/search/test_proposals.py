@@ -94,5 +94,17 @@ def test_steps_go_further_from_inside_and_back_from_outside() -> None:
     assert set(neighbours(best, DEEP)) == set(neighbours(best, DEEP, {"drop"}))
 
 
+def test_what_is_too_large_is_first_made_to_fit_by_its_tables() -> None:
+    best = done(0, 2_000, drop=-0.01, tables=50.0, macs=0.5, epochs=0.5)  # half of it tables
+    step = next_candidate([best], DEEP, Budget(max_drop=0.001, max_bytes=1_500), 10_000, 1.0)
+    assert step is not None
+    assert step == DEEP.candidate(DEEP.params(replace(best.candidate, tables=step.tables)))
+    assert 2_000 - 1_000 + 1_000 * 50 / step.tables <= 1_500
+    assert step.tables < 1.1 * 2 * 50
+    small = next_candidate([best], DEEP, Budget(max_drop=0.001, max_bytes=900), 10_000, 1.0)
+    assert small is not None
+    assert small.tables < 2 * 50  # by tables alone it cannot be, so it goes on by steps
+
+
 def test_nothing_is_proposed_before_anything_was_measured() -> None:
     assert next_candidate([], DEEP, BUDGET, 10_000, 1.0) is None

@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
-from flyweight.tables.trial import likely_bad_end
+from flyweight.tables.trial import ASSURANCE, likely_bad_end
 from flyweight.task.estimate import Estimate
 
 State = Literal["done", "cut", "failed"]
+#: Where no trial is surely inside, those are looked at that are as likely inside as not.
+EVEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Outcome:
         """The drop of the task's metric; None where it was not measured."""
         return next(iter(self.drops.values()), None)
 
-    def bad_end(self, test_size: float) -> float:
-        """Return what the worst drop's bad end on test data will not exceed, with the assurance of the search."""
-        return max(likely_bad_end(drop, test_size) for drop in self.drops.values())
+    def bad_end(self, test_size: float, assurance: float = ASSURANCE) -> float:
+        """Return what the worst drop's bad end on test data will not exceed, with a probability of `assurance`."""
+        return max(likely_bad_end(drop, test_size, assurance) for drop in self.drops.values())
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -87,19 +89,22 @@ def outcome_of(plain: dict[str, Any]) -> Outcome:
     )
 
 
-def excess(outcome: Outcome, budget: Budget, before: int, test_size: float) -> dict[str, float]:
+def excess(
+    outcome: Outcome, budget: Budget, before: int, test_size: float, assurance: float = ASSURANCE
+) -> dict[str, float]:
     """Return how far an outcome is outside each limit of a budget, as a share of the limit; at most 0 is inside.
 
     Args:
         before: bytes of the original's float32 export.
         test_size: rows (groups, where there are any) of the test split for each one of validation.
+        assurance: that the drop on test data is inside.
     """
     measured = outcome.measured
     if measured is None or not outcome.drops:
         return {"measured": math.inf}
     over: dict[str, float] = {}
     if budget.max_drop is not None:
-        over["drop"] = outcome.bad_end(test_size) / budget.max_drop - 1
+        over["drop"] = outcome.bad_end(test_size, assurance) / budget.max_drop - 1
     if budget.max_bytes is not None:
         over["bytes"] = measured.bytes / budget.max_bytes - 1
     if budget.min_size_ratio is not None:
@@ -125,13 +130,17 @@ def best_of(outcomes: Sequence[Outcome], budget: Budget, before: int, test_size:
     """Return the outcome that a budget asks for; None where nothing was measured.
 
     Of those inside every limit: under `max_drop` the one of the largest gain (size ratio times speed-up), without it
-    the one of the least likely drop. Where none is inside, the nearest: the one whose worst excess is least.
+    the one of the least likely drop. Where none is inside with the assurance of the search, the likeliest of those that
+    are as likely inside as not; where there is none of those, the nearest: the one whose worst excess is least.
     """
     done = [one for one in outcomes if one.state == "done" and one.measured is not None and one.drops]
     if not done:
         return None
     inside = [one for one in done if is_inside(one, budget, before, test_size)]
     if not inside:
+        even = [one for one in done if max(excess(one, budget, before, test_size, EVEN).values()) <= 0]
+        if even:
+            return min(even, key=lambda one: (one.bad_end(test_size), one.number))
         return min(done, key=lambda one: (max(excess(one, budget, before, test_size).values()), one.number))
     if budget.max_drop is not None:
         return max(inside, key=lambda one: (_gain(one, before), -one.number))

@@ -11,6 +11,8 @@ from flyweight.planning.search.space import BITS, EPOCHS, UNITS, WEIGHTS, Space
 
 #: By how much a step away from the best changes table bytes and multiply-accumulates.
 TABLES, MACS = 1.3, 0.6
+#: What tables are made smaller by beyond what fits by the numbers, as codes come in whole bits.
+SPARE = 1.02
 
 
 def first_candidates(space: Space, tables: float, epochs: float, planned: Sequence[Candidate]) -> list[Candidate]:
@@ -90,11 +92,22 @@ def next_candidate(
         return None
     tried = {str(space.candidate(space.params(one.candidate))) for one in outcomes}
     over = {name for name, value in excess(best, budget, before, test_size).items() if value > 0}
-    for candidate in neighbours(best.candidate, space, over):
+    for candidate in (*_fitting(best, budget, before), *neighbours(best.candidate, space, over)):
         held = space.candidate(space.params(candidate))
         if str(held) not in tried:
             return held
     return None
+
+
+def _fitting(best: Outcome, budget: Budget, before: int) -> Iterator[Candidate]:
+    """Yield the best with tables that are smaller by all that it is too large, where tables can be."""
+    limit = budget.bytes_within(before)
+    if limit is None or best.measured is None or best.measured.bytes <= limit:
+        return
+    tables = best.measured.table_bytes
+    left = tables - (best.measured.bytes - limit)
+    if best.candidate.tables > 1 and left > 0:
+        yield replace(best.candidate, tables=SPARE * best.candidate.tables * tables / left)
 
 
 def _step(values: tuple[float, ...], value: float, by: int) -> float:

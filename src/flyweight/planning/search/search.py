@@ -158,11 +158,18 @@ class Search:
             trials.propose(candidate)
 
     def _ratio_alone(self, space: Space) -> float:
-        """Return how many times smaller coding alone makes the tables within the budget."""
+        """Return how many times smaller coding alone makes the tables within the budget.
+
+        As much as the whole model is to be, at the least: nothing else can be made so small.
+        """
+        before = self.bench.before.exported.bytes
+        most = self.budget.bytes_within(before)
+        least = 1.0 if most is None else before / most
+        found = 64.0
         if self.budget.max_drop is not None:
             with suppress(FlyweightError):  # a coding that breaks the model; trials will say it
-                return min(max(self.bench.coder.ratio_within(self.budget.max_drop), 1.0), space.most)
-        return min(64.0, space.most)
+                found = self.bench.coder.ratio_within(self.budget.max_drop)
+        return min(max(found, least, 1.0), space.most)
 
     def _first_epochs(self, clock: Clock) -> float:
         """Return the epochs of a first learning: timed on a few batches, so that it takes a small share of the time."""
