@@ -48,11 +48,12 @@ def neighbours(best: Candidate, space: Space, over: Set[str] = frozenset()) -> I
     """
     more = _step(EPOCHS, best.epochs, 1)
     less = _step(EPOCHS, best.epochs, -1) if best.learns else best.epochs  # long learning takes to heart what few know
-    denser = best.tables * TABLES if best.tables > 1 else best.tables
+    denser, half = (best.tables * step if best.tables > 1 else best.tables for step in (TABLES, TABLES**0.5))
     smaller = (
         replace(best, tables=denser),
         replace(best, tables=denser, epochs=more),
         replace(best, tables=denser, epochs=less),
+        replace(best, tables=half),
         replace(best, bits="int8") if best.bits == "float32" else best,
         replace(best, weights=_step(WEIGHTS, best.weights, 1)) if space.single else best,
     )
