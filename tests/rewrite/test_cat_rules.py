@@ -176,7 +176,8 @@ def test_low_rank_cross_layers_keep_their_scores(layers: int) -> None:
     for place in range(layers):
         model.cross[place] = nn.Sequential(nn.Linear(len(ROWS) * DIM, 3), nn.Linear(3, len(ROWS) * DIM))
     found = _hoisted(model)
-    assert {"cross residual", "split linear"} <= _done(found).keys()
+    assert {"low rank products", "split linear"} <= _done(found).keys()
+    assert not _done(found).keys() & {"cross residual", "head of cross"}
 
 
 #: The zoo's fields: 11 of the request and 14 of the candidates.

@@ -109,7 +109,7 @@ def test_values_that_are_read_elsewhere_stay() -> None:
 
 
 def test_a_rank_too_high_to_pay_is_left_with_the_reason() -> None:
-    found = rewritten(Crossed((48, 48)))
+    found = rewritten(Crossed((16, 16)))
     assert not found.done
     assert "low rank products" in str(found.refused[0])
     assert "its new operators take" in str(found.refused[0])

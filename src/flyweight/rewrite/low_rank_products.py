@@ -29,6 +29,8 @@ from flyweight.rewrite.worth import saved, too_little
 aten = torch.ops.aten
 #: Numbers written or read for each column of a product: the layer's output, the product, the sum with a residual.
 _PASSES = 6
+#: A rank is low up to the width divided by this.
+LOW = 4
 #: Operators that a product takes, and those that stand for it in each layer that reads it.
 _GONE, _ADDED = 3, 7
 
@@ -153,6 +155,8 @@ def _product(body: fx.GraphModule, node: fx.Node) -> _Product | None:
     for x, y in (node.args, node.args[::-1]):
         held = _layer(body, y)
         if held is None or x is y or not (_is_alike(x, shape) and _is_alike(y, shape)) or len(y.users) > 1:  # type: ignore[union-attr]
+            continue
+        if LOW * held[0].shape[1] > held[0].shape[0]:
             continue
         found.append(_Product(node, x, y.args[0], *held))  # type: ignore[union-attr,arg-type]
     return min(found, key=lambda one: one.up.shape[1], default=None)
