@@ -58,6 +58,8 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/auto_peer.py --certify --json benchmarks/results/auto_peer.json
 	@$(BIN)/python benchmarks/auto.py
 	@$(BIN)/python benchmarks/auto.py --ablation complete-journey-10
+	@$(BIN)/python benchmarks/auto_threads.py complete-journey-10
+	@$(BIN)/python benchmarks/auto.py --tables
 
 clean:
 	rm -rf $(VENV) build dist

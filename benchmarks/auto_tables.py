@@ -14,7 +14,7 @@ Json = dict[str, Any]
 def write(results: Path, page: Path) -> None:
     """Put the tables into the page, between its marks."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("auto_*.json"))}
-    parts = [_cases(found), _peer(found), _ablation(found.get("auto_ablation"))]
+    parts = [_cases(found), _threads(found.get("auto_threads")), _peer(found), _ablation(found.get("auto_ablation"))]
     put(page, "auto", "\n".join(part for part in parts if part))
 
 
@@ -52,6 +52,27 @@ def _cases(found: dict[str, Json]) -> str:
 
 def _goes_on(one: Json) -> str:
     return f", going on from {one['after']}" if one["after"] else ""
+
+
+def _threads(found: Json | None) -> str:
+    if found is None:
+        return ""
+    lines = [
+        f"\nThe bundle of {found['case']} as a server calls it (`Ranker.score`, {found['races'][0]['rounds']:,} rounds "
+        "in turns, `benchmarks/auto_threads.py`):\n",
+        "| threads of both | eager PyTorch | bundle, p50 / p99 | x eager |",
+        "|---|---|---|---|",
+    ]
+    for race in found["races"]:
+        ms, gain = race["ms"], race["speedup"]
+        cells = (
+            race["threads"],
+            f"{ms['eager']['p50']:.2f} ms",
+            f"{ms['bundle']['p50']:.3f} / {ms['bundle']['p99']:.3f} ms",
+            f"{gain['value']:.1f}x [{gain['low']:.1f}, {gain['high']:.1f}]",
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _peer(found: dict[str, Json]) -> str:
