@@ -20,6 +20,7 @@ def write(results: Path, page: Path) -> None:
 
 def _cases(found: dict[str, Json]) -> str:
     rows = [one for one in found.values() if "facts" in one]
+    rows.sort(key=lambda one: (one["task"], float(one["options"]["--max-minutes"])))
     if not rows:
         return ""
     lines = [
