@@ -27,7 +27,7 @@ from flyweight.cost.sizes import bytes_on_disk
 from flyweight.zoo.cache import cache_folder
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+RESULTS = auto_tables.RESULTS
 Json = dict[str, Any]
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     elif not args.tables:
         for name in args.case if args.case is not None else CASES:
             run_case(name)
-    auto_tables.write(RESULTS, HERE.parent / "docs" / "planning.md")
+    auto_tables.write(HERE.parent / "docs" / "planning.md")
 
 
 if __name__ == "__main__":

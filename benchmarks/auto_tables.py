@@ -8,12 +8,13 @@ from typing import Any
 from flyweight.planning.search.candidate import Candidate
 from page_section import put
 
+RESULTS = Path(__file__).parent / "results"
 Json = dict[str, Any]
 
 
-def write(results: Path, page: Path) -> None:
+def write(page: Path) -> None:
     """Put the tables into the page, between its marks."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("auto_*.json"))}
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("auto_*.json"))}
     parts = [_cases(found), _threads(found.get("auto_threads")), _peer(found), _ablation(found.get("auto_ablation"))]
     put(page, "auto", "\n".join(part for part in parts if part))
 

@@ -1,4 +1,4 @@
-"""The tables of docs/planning.md: what a search chose is read off its output, and compared with the peer of its case."""
+"""The tables of docs/planning.md: what a search chose is read off its output, and set beside the peer of its case."""
 
 import json
 import sys
@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import auto_tables
 
 Json = dict[str, Any]
-RESULTS = sorted(
-    path for path in (BENCHMARKS / "results").glob("auto_*.json") if "facts" in json.loads(path.read_text())
-)
+RESULTS = [
+    path for path in sorted(auto_tables.RESULTS.glob("auto_*.json")) if "facts" in json.loads(path.read_text())
+]
 
 
 def case(number: int = 1, **options: str) -> Json:
