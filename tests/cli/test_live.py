@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -176,6 +177,7 @@ def test_interrupt_leaves_a_clean_terminal() -> None:
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     child, master = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests begun in the background inherit that it is ignored
         os.execve(sys.executable, [sys.executable, "-c", SEARCH], environment)
     written, asked, deadline = "", False, time.monotonic() + 60
     while time.monotonic() < deadline:
