@@ -40,7 +40,15 @@ def ablate(name: str, run: Path, path: Path) -> None:
     budget = folder.budget()
     assert budget is not None
     bench = Workbench(
-        task, setting.before, setting.samples, setting.rows, setting.request, THREADS, budget.confidence
+        task,
+        setting.before,
+        setting.samples,
+        setting.rows,
+        setting.request,
+        THREADS,
+        budget.confidence,
+        (run, str(folder.facts()["task"])),  # the codings that were tried, not others of the same ratio
+        folder,
     )
     best = best_of(kept_outcomes(run), budget, setting.before.exported.bytes, test_size(task))
     assert best is not None

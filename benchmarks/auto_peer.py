@@ -249,7 +249,7 @@ def _try(bench: Bench, recipe: Recipe, place: tuple[int, Path], began: float) ->
     try:
         measured = bench.measure(recipe, folder)
     except Exception as error:  # whatever a tool throws is a point of the search, not its end
-        first = str(error).strip().splitlines()
+        first = str(error).replace(f"{place[1]}/", "").strip().splitlines()
         measured = {"error": f"{type(error).__name__}: {first[0][:200] if first else ''}"}
         shutil.rmtree(folder, ignore_errors=True)
     return Point(
