@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ class Case:
     options: dict[str, str]
     after: str = ""
     goal: str = ""
-    notes: tuple[str, ...] = field(default=())
 
 
 def _margin(drop: float, minutes: float, **more: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ aten = torch.ops.aten
 #: Numbers written or read for each column of a product: the layer's output, the product, the sum with a residual.
 _PASSES = 6
 #: A rank is low up to the width divided by this.
-LOW = 4
+_LOW = 4
 #: Operators that a product takes, and those that stand for it in each layer that reads it.
 _GONE, _ADDED = 3, 7
 
@@ -156,7 +156,7 @@ def _product(body: fx.GraphModule, node: fx.Node) -> _Product | None:
         held = _layer(body, y)
         if held is None or x is y or not (_is_alike(x, shape) and _is_alike(y, shape)) or len(y.users) > 1:  # type: ignore[union-attr]
             continue
-        if LOW * held[0].shape[1] > held[0].shape[0]:
+        if _LOW * held[0].shape[1] > held[0].shape[0]:
             continue
         found.append(_Product(node, x, y.args[0], *held))  # type: ignore[union-attr,arg-type]
     return min(found, key=lambda one: one.up.shape[1], default=None)
@@ -256,7 +256,8 @@ def _on_x(group: _Group, reads: _Reads, held: tuple[Tensor, Tensor | None]) -> t
 def _of_products(reads: _Reads) -> Tensor:
     """Return the layer on x whose outputs are multiplied with all z of a layer, (outputs x ranks, width)."""
     if not reads.products:
-        return torch.zeros(0, next(iter(reads.whole.values())).shape[1])
+        of_x = next(iter(reads.whole.values()))  # a layer without products reads x alone
+        return of_x.new_zeros(0, of_x.shape[1])
     parts = [part.unsqueeze(1) * product.up.T.unsqueeze(0) for product, part in reads.products]
     return torch.cat(parts, 1).flatten(0, 1)
 
