@@ -33,11 +33,11 @@ def proposed(space: Space) -> list[Candidate]:
     return first_candidates(space, tables, 1.0, [])
 
 
-def test_rewriting_alone_comes_first_and_tables_alone_next(space: Space) -> None:
+def test_tables_alone_come_first_and_rewriting_alone_next(space: Space) -> None:
     found = proposed(space)
-    assert found[0] == Candidate()
+    assert found[:2][-1 if space.most > 1 else 0] == Candidate()
     if space.most > 1:
-        assert found[1] == Candidate(tables=50.0)
+        assert found[0] == Candidate(tables=50.0)
     assert len(set(found)) == len(found)
 
 
@@ -49,7 +49,7 @@ def test_first_candidates_hold_nothing_that_cannot_be_varied(space: Space) -> No
         assert (held.weights > 0) == (candidate.weights > 0)
 
 
-def test_plans_come_after_tables_alone_the_safest_first() -> None:
+def test_plans_come_after_what_is_known_the_safest_first() -> None:
     plans = [Candidate(tables=40.0, macs=0.5), Candidate(tables=80.0, macs=0.2)]
     assert first_candidates(DEEP, 50.0, 1.0, plans)[2:4] == plans
 

@@ -16,7 +16,9 @@ SPARE = 1.02
 
 
 def first_candidates(space: Space, tables: float, epochs: float, planned: Sequence[Candidate]) -> list[Candidate]:
-    """Return what is tried first: rewriting alone, tables alone, the plans for all parts, then thinner models.
+    """Return what is tried first: tables alone, rewriting alone, the plans for all parts, then thinner models.
+
+    Tables alone are known to hold, and give the most of what there is: where time is short, they are what it goes to.
 
     Args:
         tables: the ratio that the coding of tables reaches alone; 1 where there are none.
@@ -24,7 +26,7 @@ def first_candidates(space: Space, tables: float, epochs: float, planned: Sequen
         planned: tables and layers planned together, from the safest on.
     """
     coded = Candidate(tables=tables)
-    found = [Candidate(), *([coded] if tables > 1 else []), *planned]
+    found = [*([coded] if tables > 1 else []), Candidate(), *planned]
     if not space.layers:
         return [*found, *([replace(coded, epochs=epochs)] if tables > 1 else [])]
     if tables > 1:

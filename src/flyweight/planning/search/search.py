@@ -153,7 +153,7 @@ class Search:
     def _propose_first(self, trials: Trials, space: Space, clock: Clock) -> None:
         tables = self._ratio_alone(space) if space.most > 1 else 1.0
         epochs = self._first_epochs(clock) if space.epochs else 0.0
-        planned = plan_first(self.bench, tables, epochs) if space.layers else []
+        planned = plan_first(self.bench, tables, epochs) if space.layers and clock.left > 0 else []
         for candidate in first_candidates(space, tables, epochs, planned):
             trials.propose(candidate)
 
