@@ -31,7 +31,7 @@ def test_compress_saves_and_says(saved: Done, place: Path) -> None:
     assert (place / "mine.html").read_text().lstrip().startswith("<!")
     assert "Embedding tables" in saved.stdout
     assert "flyweight inspect mine.fly" in saved.stdout
-    assert "trial 1: tables" in saved.stderr
+    assert "trial 0: tables" in saved.stderr
     assert "Exporting the compressed model" in saved.stderr
     assert (place / "mine.fly.run" / "trials.db").is_file()
     assert not list((place / "temp").glob("flyweight*"))
@@ -118,7 +118,7 @@ def test_missed_budget_is_saved_and_exits_with_1(flyweight: Run, place: Path) ->
     assert "Budget missed: the model is" in done.stdout
     assert "times smaller, not 8 times" in done.stdout
     said = " ".join(done.stdout.split())
-    assert re.search(r"What would help: trial 0 \(rewriting alone\) would do with [\d,]+ bytes\.", said), said
+    assert re.search(r"What would help: trial 0 \(tables [\d,]+x\) would do with [\d,]+ bytes\.", said), said
     assert (place / "missed.fly" / "manifest.json").is_file()
 
 
