@@ -15,6 +15,9 @@ from flyweight.quantization.build import Built, Mending, build
 from flyweight.quantization.insert import Rounding
 from flyweight.quantization.observe import observe
 from flyweight.quantization.sites import find_sites
+from flyweight.tables.coded_embedding import CodedEmbedding
+from flyweight.tables.coded_table import CodedTable
+from flyweight.tables.coding import Coding, encode
 from small_tasks import seeded
 
 USERS, ITEMS, DIM = 40, 100, 16
@@ -107,3 +110,58 @@ def test_the_layer_behind_balanced_branches_runs_in_integers(
         products = [one for one in executed_operators(path, engine) if one.multiplies]
         assert sum(one.count for one in products) == 3
         assert {one.precision for one in products} <= {"uint8", "int8"}
+
+
+class SideBySide(nn.Module):
+    """Two coded tables of very different size beside each other, one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user, self.item = coded(USERS, 40.0, seed=1), coded(ITEMS, 0.3, seed=2)
+        self.score = nn.Linear(2 * DIM, 1)
+        with torch.no_grad():
+            self.score.weight[:, DIM:] *= 100
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        return self.score(torch.cat([self.user(user), self.item(item)], 1)).squeeze(1)
+
+
+def coded(rows: int, size: float, seed: int) -> CodedEmbedding:
+    generator = torch.Generator().manual_seed(seed)
+    values = size * torch.randn(rows, DIM, generator=generator)
+    band = encode(values, torch.ones(rows), Coding(bits=3), generator)
+    return CodedEmbedding(CodedTable((band,)), 0, values[0].half().float())
+
+
+def test_tables_are_balanced_in_their_codebooks_exactly() -> None:
+    model = seeded(SideBySide).eval()
+    with torch.no_grad():
+        wanted, traced = model(**pairs()), trace(model, pairs())
+        built = quantised(traced, balanced=True)
+        plain = trace(built.model, {})
+        for module in plain.body.quantizers.children():
+            module.enabled = False
+        plain.body.score.bias = nn.Parameter(model.score.bias)  # corrected for rounding
+        found = plain(**pairs())
+    (record,) = [one for one in built.done if one["what"] == "branches"]
+    assert record["how"] == "folded"
+    assert not built.model.body.graph.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)
+    grown = built.model.body.item.table.codebook / traced.body.item.table.codebook
+    assert float(grown.min()) == float(grown.max()) > 16
+    assert float(grown.min()).hex().startswith("0x1.0000000000000p+")
+    assert torch.equal(traced.body.item.table.codebook, model.item.table.codebook)  # what was traced is left as it was
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < 0.01  # weights are rounded, rows are not
+
+
+def test_a_table_that_two_inputs_share_is_left_as_it_is() -> None:
+    class Twice(SideBySide):
+        def forward(self, user: Tensor, item: Tensor) -> Tensor:
+            return super().forward(user, item) + self.item(user).sum(1)
+
+    model = seeded(Twice).eval()
+    with torch.no_grad():
+        traced = trace(model, pairs())
+        built = quantised(traced, balanced=True)
+    assert torch.equal(built.model.body.item.table.codebook, model.item.table.codebook)
+    (record,) = [one for one in built.done if one["what"] == "branches"]
+    assert record["how"] in ("folded", "multiplied")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flyweight.tables.coded_table import CodedTable, page_bits_of
 from flyweight.tables.coding import CodedBand, Coding
 from flyweight.tables.packing import pack
+from flyweight.tables.rounded_table import RoundedTable
 
 DIM = 8
 
@@ -118,3 +119,24 @@ def test_pages_are_few_and_not_tiny(rows: int) -> None:
     bits = page_bits_of(rows)
     assert bits >= 6
     assert (rows - 1 >> bits) + 1 <= 2_048 or bits == 6
+
+
+@given(bits=st.integers(0, 8), power=st.integers(-3, 6))
+@settings(max_examples=20, deadline=None)
+def test_times_a_power_of_two_is_exact_and_shares_the_codes(bits: int, power: int) -> None:
+    table = CodedTable((random_band(0, 50, Coding(bits=bits)),))
+    scaled = table.times(2.0**power)
+    if scaled is None:  # what half precision holds with fewer digits
+        assert power < 0
+        return
+    ids = torch.arange(50)
+    assert torch.equal(scaled(ids), table(ids) * 2.0**power)
+    if bits:
+        assert scaled.codes is table.codes
+    assert scaled.codebook is not table.codebook
+
+
+@pytest.mark.parametrize("factor", [1.1, 2.0**20])
+def test_times_is_none_where_rows_would_be_rounded_or_overflow(factor: float) -> None:
+    assert CodedTable((random_band(0, 50, Coding()),)).times(factor) is None
+    assert RoundedTable(torch.randn(5, DIM).half()).times(factor) is None

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flyweight.bundle.manifest import Manifest
 from flyweight.bundle.read import Bundle
-from flyweight.bundle.request import check_names, check_repeated, checked_offsets, flat_batch, right_side, same_length
+from flyweight.bundle.request import check_repeated, check_sides, checked_offsets, flat_batch, same_length
 from flyweight.bundle.values import Due, Noticed, batched, by_request, due_of, single
 from flyweight.engines.engine import Prepared
 from flyweight.errors import EngineError, InputError
@@ -161,9 +161,7 @@ class Ranker:
         self, request: Mapping[str, Any], candidates: Mapping[str, Any], read: Read, noticed: Noticed
     ) -> tuple[Arrays, Arrays]:
         """Return the checked arrays of both sides; `read` says how a request's come."""
-        request, candidates = right_side(self._due, request, candidates)
-        check_names(self._asked, request, "request")
-        check_names(self._offered, candidates, "candidates")
+        check_sides(self._asked, self._offered, request, candidates)
         return (
             {name: read(due, request[name], noticed) for name, due in self._asked.items()},
             {name: batched(due, candidates[name], noticed) for name, due in self._offered.items()},

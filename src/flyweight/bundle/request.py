@@ -46,21 +46,27 @@ def check_names(inputs: Mapping[str, Due], given: Mapping[str, Any], where: str)
         raise InputError(f"{where} lacks input {lost[0]!r}; it takes {_listed(inputs)}, seen {_listed(given)}.")
 
 
-def right_side(
-    inputs: Mapping[str, Due], request: Mapping[str, Any], candidates: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return both sides of a call as they are.
+def check_sides(asked: Mapping[str, Due], offered: Mapping[str, Due], request: object, candidates: object) -> None:
+    """Check that a call gives exactly the inputs of a request on one side, and those of candidates on the other.
+
+    Args:
+        asked, offered: inputs due in `request=`, and in `candidates=`.
 
     Raises:
-        InputError: a side is no dict, or an input was given on the wrong one.
+        InputError: a side is no dict, an input is missing, unknown, or was given on the wrong side.
     """
-    for given, where, due in ((request, "request", "candidates"), (candidates, "candidates", "request")):
+    sides = ((request, "request", asked, offered, "candidates"), (candidates, "candidates", offered, asked, "request"))
+    if all(isinstance(given, Mapping) and given.keys() == due.keys() for given, _, due, _, _ in sides):
+        return
+    for given, where, _, others, other in sides:
         if not isinstance(given, Mapping):
             raise InputError(f"{where} must be a dict of values by input name; seen {type(given).__name__}.")
         for name in given:
-            if name in inputs and (inputs[name].role == "request") != (where == "request"):
-                raise InputError(f"Input {name!r} has role {inputs[name].role!r}; give it in {due}=, not in {where}=.")
-    return request, candidates
+            if name in others:
+                role = others[name].role
+                raise InputError(f"Input {name!r} has role {role!r}; give it in {other}=, not in {where}=.")
+    for given, where, due, _, _ in sides:
+        check_names(due, given, where)  # type: ignore[arg-type]
 
 
 def checked_offsets(offsets: Any, rows: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from flyweight.errors import InputError
 
 Array = NDArray[Any]
 _INT64 = np.dtype(np.int64)
+_WHOLE = (int, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Due:
         role, rows, unknown, shape: as in `InputEntry`.
         dtype: of the array.
         one: the shape of one request's value, which None in `shape` leaves open.
-        plain: whether a request's value is one id in int64.
+        plain: whether a value is one id, read in int64.
     """
 
     name: str
@@ -68,6 +69,8 @@ def batched(due: Due, value: Any, noticed: Noticed, lead: str = "N") -> Array:
     Raises:
         InputError: naming the input, what was seen and what is due.
     """
+    if due.plain and type(value) is np.ndarray and value.ndim == 1 and _are_ids(value, due.rows):
+        return value
     array = _as_array(due, value)
     if not array.ndim or (array.shape[1:] != due.shape and not _fits(due.shape, array.shape[1:])):
         raise InputError(f"Input {due.name!r} has shape {array.shape}; {_words(lead, due.shape)} is due.")
@@ -87,8 +90,8 @@ def single(due: Due, value: Any, noticed: Noticed) -> Array:
     Raises:
         InputError: naming the input, what was seen and what is due; and the first row that differs, where rows do.
     """
-    if due.plain and type(value) is int and 0 <= value < due.rows:  # type: ignore[operator]
-        return np.array([value])
+    if due.plain and type(value) in _WHOLE and 0 <= value < due.rows:
+        return np.array([value], dtype=_INT64)
     array = _as_array(due, value)
     if array.ndim == len(due.shape):
         array = array[None]
@@ -200,8 +203,7 @@ def _numbers(due: Due, array: Array) -> Array:
 
 
 def _ids(due: Due, rows: int, array: Array, noticed: Noticed) -> Array:
-    # As unsigned numbers the negative ones are huge, so the largest tells of both ends.
-    if array.dtype == _INT64 and (not array.size or np.maximum.reduce(array.view(np.uint64), axis=None) < rows):
+    if _are_ids(array, rows):
         return array.astype(due.dtype, copy=False)
     if array.dtype.kind not in "iuO" and array.size:
         nan = array.dtype.kind == "f" and np.isnan(array).any()
@@ -216,6 +218,12 @@ def _ids(due: Due, rows: int, array: Array, noticed: Noticed) -> Array:
     ids = np.full(array.shape, due.unknown, due.dtype)
     np.copyto(ids, array, where=known, casting="unsafe")
     return ids
+
+
+def _are_ids(array: Array, rows: int | None) -> bool:
+    """Return whether an array is of int64 and holds nothing but known ids."""
+    # As unsigned numbers the negative ones are huge, so the largest tells of both ends.
+    return array.dtype == _INT64 and (not array.size or np.maximum.reduce(array.view(np.uint64), axis=None) < rows)
 
 
 def _refusal(name: str, rows: int, ids: Array) -> InputError:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flyweight.engines.bags import WrittenOutBags
 from flyweight.engines.graph_file import name_dimensions, write_graph
+from flyweight.engines.half_constants import halve_constants
 from flyweight.engines.quantized_weights import write_out_quantizers
 from flyweight.engines.quantizers import QUANTIZERS
 from flyweight.engines.shifts import TRANSLATIONS
@@ -29,7 +30,7 @@ OPSET = 20
 OUTPUT = "score"
 #: Numbers in a constant that is worked out before it is written. PyTorch's own limit lets it be 32 times as large
 #: as what it is made of: all sums of two codewords, 0.5 MB, stood in files in place of 32 KB of codewords.
-FOLDED = 8192
+FOLDED = 1024
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def export_onnx(model: nn.Module, inputs: Mapping[str, Tensor], folder: Path, *,
     labels = _labels(tuple(given), captured.values, captured.rows)
     write_out_quantizers(graph)
     write_out_sparse_weights(graph)
+    halve_constants(graph)
     name_dimensions(graph, labels)
     if requests:
         write_out_spreads(graph, requests)

@@ -1,14 +1,15 @@
 """A tensor between layers rescaled channel by channel, with no change to what the model computes.
 
 `W x = (W diag(1 / f)) (diag(f) x)`. The factors go into whatever makes the tensor where that is exact: a layer before
-(its output channels), a layer norm's weights, through ReLU (f > 0), pooling and changes of shape, into each branch of a
-concatenation. Where they cannot, they may stand as a product of their own.
+(its output channels), a layer norm's weights, a coded table's codebook, through ReLU (f > 0), pooling and changes of
+shape, into each branch of a concatenation. Where they cannot, they may stand as a product of their own.
 """
 
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from flyweight.graph.tensors import put_tensor, read_tensor
 from flyweight.graph.traced import TracedModel, tensor_of
@@ -27,6 +28,14 @@ _THROUGH = (
     aten.max_pool2d.default,
 )
 _TURNS = (aten.transpose.int, aten.view.default, aten.reshape.default, aten.slice.Tensor, aten.select.int)
+
+
+class _Scalable(Protocol):
+    """A module that looks rows up, which can be multiplied where they are stored."""
+
+    def times(self, factor: float) -> nn.Module | None:
+        """Return one whose rows are so many times as large; None where that would round them."""
+        ...
 
 
 def rescale(
@@ -49,7 +58,7 @@ def rescale(
         return None
     names = {site.node for site in readers}
     dim = 1 if readers[0].kind == "conv" else -1
-    if _takes(body, node, names, dim):
+    if _takes(body, node, names, dim, factors):
         _give(body, node, factors, dim)
         how = "folded"
     elif not may_multiply:
@@ -68,10 +77,12 @@ def rescale(
     return how
 
 
-def _takes(body: fx.GraphModule, node: fx.Node, readers: set[str], dim: int) -> bool:
+def _takes(body: fx.GraphModule, node: fx.Node, readers: set[str], dim: int, factors: Tensor) -> bool:
     """Return whether what makes a tensor, read by nothing but `readers`, can take factors for its channels."""
     if any(user.name not in readers for user in node.users):
         return False
+    if node.op == "call_module":
+        return dim == -1 and _scaled(body, node, factors) is not None
     if node.target is aten.layer_norm.default:
         weight, bias = node.args[2:4] if len(node.args) > 3 else (None, None)
         normed = node.args[1]
@@ -83,14 +94,28 @@ def _takes(body: fx.GraphModule, node: fx.Node, readers: set[str], dim: int) -> 
         return fits and _own(node.args[1]) and (bias is None or _own(bias))
     if node.target in _THROUGH or (node.target in _TURNS and _keeps(node, dim)):
         before = node.args[0]
-        return isinstance(before, fx.Node) and _takes(body, before, {node.name}, dim)
+        return isinstance(before, fx.Node) and _takes(body, before, {node.name}, dim, factors)
     if node.target is aten.cat.default:
         branches, at = _branches(node)
         distinct = len(set(branches)) == len(branches)
+        parts = torch.split(factors, [int(one.meta["val"].shape[at]) for one in branches])
         return distinct and at == dim % node.meta["val"].ndim and all(
-            _takes(body, one, {node.name}, dim) for one in branches
+            _takes(body, one, {node.name}, dim, part) for one, part in zip(branches, parts, strict=True)
         )
     return False
+
+
+def _scaled(body: fx.GraphModule, node: fx.Node, factors: Tensor) -> nn.Module | None:
+    """Return a lookup with rows that many times as large; None where channels differ, or others read its table too."""
+    module = body.get_submodule(str(node.target))
+    if not hasattr(module, "times") or bool((factors != factors[0]).any()):
+        return None
+    calls = [one.target for one in body.graph.find_nodes(op="call_module")]
+    held = {id(one) for one in module.modules()}
+    holders = [name for name in set(calls) if held & {id(one) for one in body.get_submodule(str(name)).modules()}]
+    if calls.count(node.target) > 1 or len(holders) > 1:
+        return None
+    return cast(_Scalable, module).times(float(factors[0]))
 
 
 def _give(body: fx.GraphModule, node: fx.Node, factors: Tensor, dim: int) -> None:
@@ -99,6 +124,10 @@ def _give(body: fx.GraphModule, node: fx.Node, factors: Tensor, dim: int) -> Non
         sizes = [int(one.meta["val"].shape[at]) for one in branches]
         for branch, part in zip(branches, torch.split(factors, sizes), strict=True):
             _give(body, branch, part, dim)
+    elif node.op == "call_module":
+        scaled = _scaled(body, node, factors)
+        assert scaled is not None
+        body.set_submodule(str(node.target), scaled)
     elif node.target is aten.layer_norm.default or node.target is aten.linear.default or node.target in CONVOLUTIONS:
         first = 2 if node.target is aten.layer_norm.default else 1
         for constant in node.args[first : first + 2]:
@@ -126,7 +155,10 @@ def _by_branch(traced: TracedModel, node: fx.Node, factors: Tensor, dim: int) ->
     """
     branches, at = _branches(node)
     sizes = [int(one.meta["val"].shape[at]) for one in branches]
-    folds = [_takes(traced.body, branch, {node.name}, dim) for branch in branches]
+    folds = [
+        _takes(traced.body, branch, {node.name}, dim, part)
+        for branch, part in zip(branches, torch.split(factors, sizes), strict=True)
+    ]
     stuck = [part for part, fold in zip(torch.split(factors, sizes), folds, strict=True) if not fold]
     factors = factors / stuck[0][0]
     how = "folded"

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flyweight.tables.coded_table import CodedTable
-from flyweight.tables.rounded_table import RoundedTable
+from flyweight.tables.rounded_table import RoundedTable, exact_product
 
 
 class CodedEmbedding(nn.Module):
@@ -36,6 +36,14 @@ class CodedEmbedding(nn.Module):
         if self.padding_idx is None or self.padding_row is None:
             return rows
         return torch.where((input == self.padding_idx).unsqueeze(-1), self.padding_row, rows)
+
+    def times(self, factor: float) -> "CodedEmbedding | None":
+        """Return one with rows so many times as large; None where what is stored would be rounded."""
+        table = self.table.times(factor)
+        row = None if self.padding_row is None else exact_product(self.padding_row, factor)
+        if table is None or (row is None and self.padding_row is not None):
+            return None
+        return CodedEmbedding(table, self.padding_idx, row)
 
 
 class CodedEmbeddingBag(nn.Module):

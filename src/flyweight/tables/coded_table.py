@@ -4,6 +4,7 @@ All bands of a table share one lookup. A row's codes lie at `id * row_bits + off
 `row_bits` and `offset` depend on the band alone, so bands of different codings differ in a few small integers only.
 """
 
+import copy
 import functools
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flyweight.tables.coding import CodedBand
+from flyweight.tables.rounded_table import exact_product
 
 #: Whole numbers below this are exact in float32, where a shift is one multiplication; above, engines differ.
 FLOAT_EXACT = 1 << 24
@@ -129,6 +131,15 @@ class CodedTable(nn.Module):
         if self.straddles:
             word = word + 256.0 * _pick(self.codes, byte + 1).to(torch.float32)
         return (word * _pick(self.reciprocals, position & 7)).to(torch.int64) & mask
+
+    def times(self, factor: float) -> "CodedTable | None":
+        """Return a table with rows so many times as large, codes shared; None where its codebook would be rounded."""
+        codebook = exact_product(self.codebook, factor)
+        if codebook is None:
+            return None
+        scaled = copy.copy(self)
+        scaled._parameters = {"codebook": nn.Parameter(codebook, requires_grad=False)}
+        return scaled
 
     def bytes(self) -> int:
         """Return the bytes of everything the table stores: codes, codebook and how to read them."""

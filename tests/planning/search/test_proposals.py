@@ -108,3 +108,16 @@ def test_what_is_too_large_is_first_made_to_fit_by_its_tables() -> None:
 
 def test_nothing_is_proposed_before_anything_was_measured() -> None:
     assert next_candidate([], DEEP, BUDGET, 10_000, 1.0) is None
+
+
+def test_thinner_layers_keep_about_their_ranks() -> None:
+    best = Candidate(tables=50.0, macs=0.1, units=0.0, epochs=0.5, bits="int8")
+    thinner = next(neighbours(best, DEEP))
+    assert thinner.units > 0
+    assert 1 - thinner.units < thinner.macs / best.macs < 1  # inputs stay, units go
+    whole = next(neighbours(replace(best, macs=1.0), DEEP))
+    assert whole == replace(best, macs=1.0, units=thinner.units)
+    learned = Candidate(tables=60.0, macs=0.02, epochs=0.5, learn_first=False, bits="int8")
+    assert first_candidates(DEEP, 50.0, 0.5, [replace(learned, epochs=0.0), learned])[-1] == replace(
+        learned, units=0.5, macs=0.02 * 0.5**0.5
+    )

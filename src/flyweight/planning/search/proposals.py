@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import zip_longest
+from math import sqrt
 
 from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
@@ -30,7 +31,9 @@ def first_candidates(space: Space, tables: float, epochs: float, planned: Sequen
     if not space.layers:
         return [*found, *([replace(coded, epochs=epochs)] if tables > 1 else [])]
     if tables > 1:
-        return [*found, replace(coded, units=0.875, epochs=epochs, macs=0.04, bits="int8")]
+        learned = (one for one in planned if one.learns)
+        start = next(learned, replace(coded, epochs=epochs, macs=0.04, bits="int8", learn_first=False))
+        return [*found, _thinner(start, 0.5)]
     found += [replace(coded, bits="int8")]
     found += [Candidate(units=share, epochs=epochs, bits="int8") for share in (0.5, 0.75)]
     found += [Candidate(units=0.5, macs=0.3, epochs=epochs, bits="int8", learn_first=False)]
@@ -60,9 +63,9 @@ def neighbours(best: Candidate, space: Space, over: Set[str] = frozenset()) -> I
         replace(best, weights=_step(WEIGHTS, best.weights, 1)) if space.single else best,
     )
     quicker = (
+        _thinner(best, _step(UNITS, best.units, 1)),
         replace(best, macs=best.macs * MACS),
         replace(best, macs=best.macs * MACS, epochs=more),
-        replace(best, units=_step(UNITS, best.units, 1)),
     )
     better = (
         replace(best, epochs=more),
@@ -111,6 +114,18 @@ def _fitting(best: Outcome, budget: Budget, before: int) -> Iterator[Candidate]:
     left = tables - (best.measured.bytes - limit)
     if best.candidate.tables > 1 and left > 0:
         yield replace(best.candidate, tables=SPARE * best.candidate.tables * tables / left)
+
+
+def _thinner(candidate: Candidate, units: float) -> Candidate:
+    """Return a candidate with a larger share of its units off; low ranks stay about as they are.
+
+    A layer of rank r takes r for each input and output, and not all of those are units that can go. With the
+    multiply-accumulates left as they were, the ranks would rise by what the units save.
+    """
+    macs = candidate.macs
+    if macs < 1:
+        macs *= sqrt((1 - units) / (1 - candidate.units))
+    return replace(candidate, units=units, macs=macs)
 
 
 def _step(values: tuple[float, ...], value: float, by: int) -> float:
