@@ -15,6 +15,7 @@ from flyweight.engines.graph_file import name_dimensions, write_graph
 from flyweight.engines.half_constants import halve_constants
 from flyweight.engines.quantized_weights import write_out_quantizers
 from flyweight.engines.quantizers import QUANTIZERS
+from flyweight.engines.rounded_lookups import look_up_rounded
 from flyweight.engines.shifts import TRANSLATIONS
 from flyweight.engines.sparse_weights import SPARSE_WEIGHTS, write_out_sparse_weights
 from flyweight.engines.spreads import SPREADS, hoisted_batch, write_out_spreads
@@ -81,6 +82,7 @@ def export_onnx(model: nn.Module, inputs: Mapping[str, Tensor], folder: Path, *,
     labels = _labels(tuple(given), captured.values, captured.rows)
     write_out_quantizers(graph)
     write_out_sparse_weights(graph)
+    look_up_rounded(graph)
     halve_constants(graph)
     name_dimensions(graph, labels)
     if requests:
