@@ -101,7 +101,8 @@ def test_a_picked_trial_is_made_again_without_a_new_one(result: Result, picked: 
     assert chosen_of(picked).words == str(FIRST[2])
     assert picked.after.table_bytes == chosen_of(picked).table_bytes
     assert picked.after.macs == chosen_of(picked).macs
-    assert [change.step for change in picked.changes][:3] == ["encode_tables", "prune", "distill"]
+    steps = [change.step for change in picked.changes if change.step != "coded_teacher"]  # whoever teaches
+    assert steps[:3] == ["encode_tables", "prune", "distill"]
 
 
 def test_its_look_at_the_test_split_is_held_to_more_and_told(result: Result, picked: Result, run: Path) -> None:
