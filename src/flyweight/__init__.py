@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flyweight.errors import FlyweightError as FlyweightError
     from flyweight.errors import InputError as InputError
     from flyweight.graph.from_onnx import from_onnx as from_onnx
+    from flyweight.parallel.partition import partition as partition
     from flyweight.planning.budget import Budget as Budget
     from flyweight.planning.compress import compress as compress
     from flyweight.planning.profile import profile as profile
@@ -67,6 +68,7 @@ _HOMES: dict[str, str] = {
     "from_onnx": "flyweight.graph.from_onnx",
     "load": "flyweight.bundle.load",
     "non_inferior": "flyweight.quality.intervals",
+    "partition": "flyweight.parallel.partition",
     "profile": "flyweight.planning.profile",
     "read_recipe": "flyweight.planning.recipe",
     "verify": "flyweight.bundle.verify",

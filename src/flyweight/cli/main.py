@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import flyweight
+from flyweight.cli import parallel
 from flyweight.cli.bench import bench
 from flyweight.cli.compress import compress, compress_source
 from flyweight.cli.display import errors, out
@@ -120,6 +121,7 @@ def report(
 app.command()(compress)
 app.command()(bench)
 app.command()(profile)
+app.add_typer(parallel.app, name="parallel")
 
 
 def main() -> None:

@@ -1,0 +1,174 @@
+"""Where a model can be taken apart in two stages: what would have to be sent there, and why elsewhere it cannot be.
+
+A cut lies between two operators of the traced graph, in the order in which they run. What the operators before it made
+and those behind it read is sent, row by row, so that a batch can be cut into micro-batches. Inputs are not sent: a
+stage that reads one is given it. What depends on constants or on the number of rows alone is worked out by both sides.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from flyweight.distillation.working import TABLES
+from flyweight.graph.traced import TracedModel, tensor_of
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where a graph can be taken apart.
+
+    Args:
+        after: number of the last operator before it.
+        values: names of the nodes whose tensors are sent.
+        bytes: of one row of all of them.
+    """
+
+    after: int
+    values: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """All places between two operators of a graph.
+
+    Args:
+        operators: how many operators there are.
+        legal: where it can be taken apart, in order.
+        refused: why not, by the number of the operator before each other place.
+    """
+
+    operators: int
+    legal: tuple[Cut, ...]
+    refused: dict[int, str]
+
+    def reasons(self) -> dict[str, int]:
+        """Return how many places each reason rules out, the most frequent first."""
+        counts: dict[str, int] = {}
+        for reason in self.refused.values():
+            counts[reason] = counts.get(reason, 0) + 1
+        return dict(sorted(counts.items(), key=lambda one: -one[1]))
+
+
+def operators_of(body: fx.GraphModule) -> list[fx.Node]:
+    """Return the nodes of a graph that compute something, in the order in which they run."""
+    return [node for node in body.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
+
+
+def find_cuts(traced: TracedModel) -> Cuts:
+    """Return where a model can be taken apart."""
+    body = traced.body
+    operators = operators_of(body)
+    place = {node: number for number, node in enumerate(operators)}
+    (output,) = body.graph.find_nodes(op="output")
+    place[output] = len(operators)
+    free = free_of_rows(body)
+    last = {
+        node: max((place[user] for user in node.users if user not in free), default=-1)
+        for node in operators
+        if node not in free
+    }
+    held = _held_on_both_sides(body, place)
+    weights = sorted(place[node] for node in operators if _holds_weights(body, node)) or [0]
+    legal, refused = [], {}
+    for after in range(len(operators) - 1):
+        crossing = [node for node in operators[: after + 1] if node in last and last[node] > after]
+        why = next((why for why in map(_not_by_row, crossing) if why), None) or held.get(after)
+        if why is None and not weights[0] <= after < weights[-1]:
+            why = "all weights lie on one side"
+        if not crossing and why is None:
+            why = "nothing that it computes is read behind it"
+        if why is None:
+            legal.append(Cut(after, tuple(node.name for node in crossing), sum(map(_row_bytes, crossing))))
+        else:
+            refused[after] = why
+    return Cuts(len(operators), tuple(legal), refused)
+
+
+def free_of_rows(body: fx.GraphModule) -> set[fx.Node]:
+    """Return operators whose results hang on constants and the number of rows alone: any stage can work them out."""
+    found: set[fx.Node] = set()
+    for node in operators_of(body):
+        if node.op == "call_module":
+            continue
+        if _counts_rows(node) or all(one in found or _is_constant(body, one) for one in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def table_weights(body: fx.GraphModule) -> set[int]:
+    """Return the `id`s of the weights of embedding tables, which no recovery trains."""
+    return {id(module.weight) for module in body.modules() if isinstance(module, TABLES)}
+
+
+def _counts_rows(node: fx.Node) -> bool:
+    """Return whether a node asks a tensor of rows how many there are."""
+    if node.target is not aten.sym_size.int or node.args[1] != 0:
+        return False
+    source = node.args[0]
+    return isinstance(source, fx.Node) and isinstance(source.meta.get("val"), Tensor)
+
+
+def _is_constant(body: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "get_attr" and not isinstance(tensor_of(body, str(node.target)), nn.Parameter)
+
+
+def _holds_weights(body: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return any(True for _ in body.get_submodule(str(node.target)).parameters())
+    return any(one.op == "get_attr" and not _is_constant(body, one) for one in node.all_input_nodes)
+
+
+def _not_by_row(node: fx.Node) -> str | None:
+    """Return why a value cannot be sent row by row; None where it can."""
+    value: Any = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return "a value that is no tensor would have to be sent"
+    shape: list[Any] = list(value.shape)
+    if not shape or not isinstance(shape[0], torch.SymInt):
+        return "a tensor without a row for each row of the batch would have to be sent"
+    if not shape[0].node.expr.is_Symbol:
+        return "a tensor with several rows for each row of the batch would have to be sent"
+    if any(isinstance(size, torch.SymInt) for size in shape[1:]):
+        return "a tensor whose size hangs on the data would have to be sent"
+    return None
+
+
+def _row_bytes(node: fx.Node) -> int:
+    value: Tensor = node.meta["val"]
+    return prod(int(size) for size in value.shape[1:]) * value.element_size()
+
+
+def _held_on_both_sides(body: fx.GraphModule, place: dict[fx.Node, int]) -> dict[int, str]:
+    """Return the places with a weight on both sides: each is held, and trained, by one stage.
+
+    Tables may be on both: they are not trained (an item table that scores is held by the last stage as well).
+    """
+    of_tables = table_weights(body)
+    readers: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for node in body.graph.nodes:
+        if node.op == "get_attr" and not _is_constant(body, node):
+            held = {str(node.target): tensor_of(body, str(node.target))}
+            at = [place[user] for user in node.users if user in place]
+        elif node.op == "call_module":
+            module = body.get_submodule(str(node.target))
+            held = {f"{node.target}.{name}": value for name, value in [*module.named_parameters()]}
+            at = [place[node]]
+        else:
+            continue
+        for name, value in held.items():  # a table may be called, and its weight read as well
+            readers.setdefault(id(value), []).extend(at)
+            names.setdefault(id(value), name)
+    found: dict[int, str] = {}
+    for key, at in readers.items():
+        if key in of_tables:
+            continue
+        for after in range(min(at, default=0), max(at, default=0)):
+            found.setdefault(after, f"{names[key]} is read on both sides")
+    return found

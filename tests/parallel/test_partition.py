@@ -1,0 +1,97 @@
+"""Partitions: what they say, what they refuse, and that compressed models are cut too."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import flyweight as fw
+from flyweight.parallel.balance import Link
+from flyweight.parallel.partition import partition
+from parallel.pipelines import TASKS, mlp
+from small_tasks import FIELDS, splits
+
+FAST = Link(1e12, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_stages_cover_the_model_in_order(name: str, stages: int) -> None:
+    found = partition(TASKS[name](), stages, link=FAST)
+    assert [one.first for one in found.stages] == [0, *(one.last + 1 for one in found.stages[:-1])]
+    assert found.stages[-1].sent == 0
+    assert all(one.sent > 0 for one in found.stages[:-1])
+    assert 1.0 <= found.speedup <= stages + 1e-9
+    assert f"{stages} stages" in str(found)
+
+
+def test_coded_and_rounded_models_are_cut_too() -> None:
+    task = mlp()
+    result = fw.compress(
+        task, steps=[fw.EncodeTables(bits_per_row=8), fw.Quantize(weights="int8", activations="int8")]
+    )
+    compressed = fw.Task(model=result.model, inputs=FIELDS, **splits())
+    found = partition(compressed, 2, link=FAST)  # which checks that stages give what the whole gives
+    assert len(found.stages) == 2
+
+
+class Dominated(nn.Module):
+    """One large layer between two small ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.large, self.last = nn.Linear(1, 2_000), nn.Linear(2_000, 2_000), nn.Linear(2_000, 1)
+
+    def forward(self, price: Tensor) -> Tensor:
+        return self.last(self.large(self.first(price.unsqueeze(1)))).squeeze(1)
+
+
+def prices_alone(model: nn.Module) -> fw.Task:
+    data = {name: [({"price": columns["price"]}, y) for columns, y in split] for name, split in splits().items()}
+    return fw.Task(model=model, inputs={"price": fw.Field(role="candidate")}, **data)
+
+
+def test_a_layer_that_dominates_is_named_with_its_share() -> None:
+    said = str(partition(prices_alone(Dominated()), 3, link=FAST))
+    assert "large alone takes" in said
+    assert "cannot be divided: no number of stages is more than 1." in said
+
+
+def test_more_stages_than_cuts_are_refused_with_the_reasons() -> None:
+    with pytest.raises(fw.InputError, match=r"50 stages need 49 places to cut, and the model has \d+ between its"):
+        partition(mlp(), 50)
+
+
+@pytest.mark.parametrize("stages", [0, -1, 1.5, True])
+def test_stages_are_a_positive_whole_number(stages: int) -> None:
+    with pytest.raises(fw.InputError, match="stages must be a whole number of at least 1"):
+        partition(mlp(), stages)
+
+
+class OfTheBatch(nn.Module):
+    """A model whose rows hang on each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 4), nn.Linear(4, 1)
+
+    def forward(self, price: Tensor) -> Tensor:
+        x = self.first(price.unsqueeze(1))
+        return self.last(x - x.mean(0)).squeeze(1)
+
+
+def test_rows_that_hang_on_each_other_are_refused() -> None:
+    with pytest.raises(fw.InputError, match="rows whose output hangs on other rows of their batch"):
+        partition(prices_alone(OfTheBatch()), 2)
+
+
+def test_a_simulation_of_many_micro_batches_nears_what_the_slowest_stage_allows() -> None:
+    found = partition(prices_alone(Dominated()), 2, link=FAST)
+    whole = sum(one.seconds for one in found.stages)
+    seconds = found.simulate(1_000).seconds / 1_000
+    assert whole / seconds == pytest.approx(found.speedup, rel=0.02)
+    assert torch.get_num_threads() == 1

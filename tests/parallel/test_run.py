@@ -1,0 +1,98 @@
+"""Stages in processes of their own: the same outputs, the same training, and nobody left behind when one fails."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import flyweight as fw
+from flyweight.distillation.losses import outputs_loss
+from flyweight.graph.trace import trace
+from flyweight.parallel.launch import run_ranks
+from flyweight.parallel.partition import Partition, partition
+from flyweight.parallel.plan import cut_as_planned, plan_of, read_plan
+from flyweight.parallel.run import infer_in_stages, recover_in_stages
+from flyweight.task.scores import call_model
+from parallel.pipelines import TASKS, is_killed, mlp, resnet, throws
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def cut(name: str, one_thread: None) -> Partition:
+    return partition(TASKS[name](), stages=2)
+
+
+def test_outputs_of_two_processes_are_those_of_one(name: str, cut: Partition) -> None:
+    task = TASKS[name]()
+    found = infer_in_stages(TASKS[name], cut, micro_batches=4)
+    with torch.no_grad():
+        model = task.model.eval()
+        wanted = torch.cat([model(**inputs) for inputs, _, _ in task.batches("validation")])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_recovery_in_two_processes_is_recovery_in_one() -> None:
+    """Two batches of four micro-batches, Adam, soft targets; the teacher is a model trained otherwise."""
+    task = taught()
+    done = recover_in_stages(taught, partition(task, stages=2), micro_batches=4, batches=2, rate=0.01)
+    model = trace(task.model, next(iter(task.batches("validation")))[0]).train()
+    tables = {"body.user.weight", "body.item.weight"}
+    moved = [value.requires_grad_(True) for key, value in model.named_parameters() if key not in tables]
+    optimizer, loss, losses = torch.optim.Adam(moved, lr=0.01), outputs_loss("soft", "logit", 2.0), []
+    for (inputs, target, _), _ in zip(task.batches("train"), range(2), strict=False):
+        with torch.no_grad():
+            said = call_model(task.teacher, inputs, len(target))
+        optimizer.zero_grad()
+        each = loss(call_model(model, inputs, len(target)), said, None)
+        each.backward()
+        optimizer.step()
+        losses.append(float(each.detach()))
+    assert done.losses == pytest.approx(losses, rel=1e-4)
+    assert done.losses[1] != done.losses[0]
+    for key, value in model.named_parameters():
+        torch.testing.assert_close(dict(done.model.named_parameters())[key], value, rtol=1e-4, atol=1e-5)
+
+
+def taught() -> fw.Task:
+    task = mlp()
+    with torch.no_grad():
+        for value in task.model.parameters():
+            value.mul_(1.5)
+    return task.with_model(mlp().model)
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [(throws, "Rank 0 of 2 failed.*the disk of this rank is gone"), (is_killed, "Rank 0 of 2 ended by signal SIGKILL")],
+)
+def test_when_a_rank_dies_all_end_and_nothing_is_left(work: object, said: str) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("flyweight-ranks-*"))
+    began = time.monotonic()
+    with pytest.raises(fw.EngineError, match=f"(?s){said}"):
+        run_ranks(work, 2)  # type: ignore[arg-type]
+    assert time.monotonic() - began < 60  # it ends at all: the one that waits would wait for PATIENCE
+    assert set(Path(tempfile.gettempdir()).glob("flyweight-ranks-*")) == before
+    assert not torch.multiprocessing.active_children()
+
+
+def test_a_plan_is_read_back_and_is_of_one_model_alone(cut: Partition, name: str, tmp_path: Path) -> None:
+    plan_of(cut).save(tmp_path / "plan.json")
+    plan = read_plan(tmp_path / "plan.json")
+    assert plan == plan_of(cut)
+    assert cut_as_planned(TASKS[name](), plan).cuts == cut.cuts
+    other = resnet() if name != "resnet" else mlp()
+    with pytest.raises(fw.InputError, match="The plan is of another graph"):
+        cut_as_planned(other, plan)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])
+def test_a_damaged_plan_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(fw.InputError, match=r"make (it|the plan) anew"):
+        read_plan(tmp_path / "plan.json")
