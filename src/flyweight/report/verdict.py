@@ -66,14 +66,18 @@ def judge(data: ReportData) -> Verdict:
     if data.certified:
         inside = f"is inside the margin of {data.margin:g}: certified on {rows}."
         if data.missed:
-            missed = " ".join(data.missed)
-            return Verdict(f"{size}; {drop} {inside} {missed}", "Quality certified, budget missed", "bad")
+            sentence = f"{size}; {drop} {inside} {_sentences(data.missed)}"
+            return Verdict(sentence, "Quality certified, budget missed", "bad")
         return Verdict(f"{size}; {drop} {inside}", "Certified", "good")
-    reasons = " ".join(data.missed) or f"Not certified on {rows}."
+    reasons = _sentences(data.missed) or f"Not certified on {rows}."
     if data.drop.high > data.margin:
         outside = f"reaches {signed(data.drop.high)}, outside the margin of {data.margin:g}"
         return Verdict(f"{size}; {drop} {outside}. {reasons}", "Not certified", "bad")
     return Verdict(f"{size}; {drop} is inside the margin of {data.margin:g}, but: {reasons}", "Not certified", "bad")
+
+
+def _sentences(missed: tuple[str, ...]) -> str:
+    return " ".join(f"{one[0].upper()}{one[1:].removesuffix('.')}." for one in missed)
 
 
 def comparison(data: ReportData) -> tuple[Line, ...]:
