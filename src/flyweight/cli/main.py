@@ -14,6 +14,7 @@ from flyweight.cli import parallel
 from flyweight.cli.bench import bench
 from flyweight.cli.compress import compress, compress_source
 from flyweight.cli.display import errors, out
+from flyweight.cli.encode import encode
 from flyweight.cli.profile import profile
 from flyweight.cli.stopping import stoppable
 from flyweight.errors import FlyweightError, InputError
@@ -121,6 +122,7 @@ def report(
 app.command()(compress)
 app.command()(bench)
 app.command()(profile)
+app.command()(encode)
 app.add_typer(parallel.app, name="parallel")
 
 

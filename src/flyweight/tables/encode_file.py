@@ -1,0 +1,337 @@
+"""A table coded from file to file, in memory for a block alone: rows by the hundred million on a small machine.
+
+Codewords are learned on a seeded sample of rows, as in memory. Then part after part is read, coded and written whole,
+so that a run that was killed goes on with the parts that are missing and ends with the same bytes; and parts can be
+coded by several processes, in any order.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flyweight.errors import InputError
+from flyweight.tables.coding import CodedBand, Coding, encode
+from flyweight.tables.kmeans import SAMPLE_ROWS, assign
+from flyweight.tables.packing import pack, packed_bytes
+from flyweight.tables.table_file import TableFile
+from flyweight.task.progress import stage
+
+#: Rows of a part, which is written whole, and of a block, which is held in memory: multiples of 8, whatever the bits.
+PART_ROWS, BLOCK_ROWS = 1 << 20, 1 << 16
+FORMAT = 1
+#: Times that parts are given to new processes after one of them died.
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class CodedFile:
+    """A coded table in a folder.
+
+    Args:
+        folder: holds `coding.json`, `codebook.npy` and `codes.bin`.
+        rows, dim: of the table.
+        coding: of every row.
+        bytes: of codes and codebook together.
+    """
+
+    folder: Path
+    rows: int
+    dim: int
+    coding: Coding
+    bytes: int
+
+    def band(self) -> CodedBand:
+        """Return it as tables are built of; the codes stay in their file."""
+        codes = torch.from_file(str(self.folder / "codes.bin"), size=self._code_bytes(), dtype=torch.uint8)
+        codebook = torch.from_numpy(np.load(self.folder / "codebook.npy"))
+        return CodedBand(0, self.rows, self.coding, codes, codebook)
+
+    def _code_bytes(self) -> int:
+        return packed_bytes(self.rows * self.coding.stages * self.coding.groups, self.coding.bits)
+
+
+def encode_file(
+    table: TableFile, folder: Path, coding: Coding, *, weights: TableFile | None = None, seed: int = 0, workers: int = 1
+) -> CodedFile:
+    """Code a table in a file into a folder; begun before and not ended, it goes on.
+
+    Args:
+        coding: with a code for each row.
+        weights: (rows, 1) how much each row matters, in a file too; None for all alike.
+        seed: of the rows that codewords are learned on.
+        workers: processes; the bytes are the same whatever their number.
+
+    Raises:
+        InputError: the folder holds the codes of something else, the table changed, a row holds NaN, or the disk is
+            full: what was coded stays, and the same call goes on.
+    """
+    if coding.rounded or not coding.bits or table.dim % coding.groups:
+        raise InputError(f"A file is coded with codes that divide {table.dim} columns; seen {coding}.")
+    if weights is not None and (weights.rows, weights.dim) != (table.rows, 1):
+        raise InputError(f"weights have the shape ({weights.rows:,}, {weights.dim}); ({table.rows:,}, 1) is due.")
+    asked = _asked(table, coding, weights, seed)
+    if _begun(folder, asked):
+        return read_coded_file(folder)
+    with _alone_in(folder):
+        missing = [start for start in range(0, table.rows, PART_ROWS) if not _part(folder, start).exists()]
+        left = sum(_rows_of(table, start) for start in missing)
+        _check_space(table, coding, folder, left)
+        codebook = _codebook(table, folder, coding, weights, seed)
+        with stage("Coding rows", total=table.rows) as work:
+            work.advance(table.rows - left)
+            for start in _coded(table, folder, coding, codebook, missing, workers):
+                work.advance(_rows_of(table, start))
+        _join(table, folder, asked)
+    return read_coded_file(folder)
+
+
+def read_coded_file(folder: Path) -> CodedFile:
+    """Return a coded table, its sizes checked.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        held = json.loads((folder / "coding.json").read_text())
+        coding = Coding(**held["coding"])
+        found = CodedFile(folder, held["rows"], held["dim"], coding, 0)
+        codes, codebook = (folder / "codes.bin").stat().st_size, np.load(folder / "codebook.npy", mmap_mode="r")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no coded table ({type(error).__name__}: {error}).") from error
+    if codes != found._code_bytes() or codebook.shape != _codebook_shape(coding, found.dim):
+        raise InputError(f"{folder} is damaged: {codes:,} bytes of codes, {found._code_bytes():,} are due.")
+    return CodedFile(folder, found.rows, found.dim, coding, codes + codebook.nbytes)
+
+
+def code_rows(rows: Tensor, codebook: Tensor) -> Tensor:
+    """Return the codes of rows, stage after stage, in a stage group after group, (n, stages * groups) uint8.
+
+    Args:
+        rows: (n, dim) float32; codebook: (stages, groups, codewords, dim / groups).
+    """
+    stages, groups, _, width = codebook.shape
+    codes = torch.empty(len(rows), stages * groups, dtype=torch.uint8)
+    left = rows
+    for number in range(stages):
+        parts = []
+        for group in range(groups):
+            piece = left[:, group * width : (group + 1) * width].contiguous()
+            chosen = assign(piece, codebook[number, group].float())
+            codes[:, number * groups + group] = chosen
+            parts.append(codebook[number, group].float()[chosen.long()])
+        if number + 1 < stages:
+            left = left - torch.cat(parts, 1)
+    return codes
+
+
+def _asked(table: TableFile, coding: Coding, weights: TableFile | None, seed: int) -> dict[str, Any]:
+    """Return what tells whether a folder holds the codes of this."""
+    of_weights = None if weights is None else [str(weights.path.resolve()), *weights.stamp]
+    return {
+        "format": FORMAT,
+        "rows": table.rows,
+        "dim": table.dim,
+        "coding": asdict(coding),
+        "seed": seed,
+        "source": [str(table.path.resolve()), table.name, *table.stamp],
+        "weights": of_weights,
+    }
+
+
+def _begun(folder: Path, asked: dict[str, Any]) -> bool:
+    """Begin a folder, or take up one; return whether it is done.
+
+    Raises:
+        InputError: it is of something else.
+    """
+    state, done = folder / "state.json", folder / "coding.json"
+    for file in (done, state):
+        if file.exists():
+            if _read(file) != asked:
+                raise InputError(f"{folder} holds the codes of another table, coding or seed; name another folder.")
+            return file == done
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(not file.name.startswith(".") for file in folder.iterdir()):
+            raise InputError(f"{folder} is not empty; name another folder.")
+        _write_whole(state, json.dumps(asked, indent=1).encode())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}; name another folder.") from error
+    return False
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError:  # damaged: of nothing that is known
+        return None
+
+
+def _check_space(table: TableFile, coding: Coding, folder: Path, missing: int) -> None:
+    """Refuse what will not fit: the parts that are missing, and the whole beside all of them.
+
+    Args:
+        missing: rows that are not coded yet.
+    """
+    bits = coding.stages * coding.groups
+    due = packed_bytes(table.rows * bits, coding.bits) + packed_bytes(missing * bits, coding.bits)
+    free = shutil.disk_usage(folder).free
+    if free < due:
+        raise InputError(
+            f"The codes take {due:,} bytes more and {folder} has {free:,} free; make room, or name another disk."
+        )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep others out of a folder, and clear what a kill left half written."""
+    with (folder / "state.json").open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"Another process codes into {folder}; wait for it, or name another folder.") from None
+        (folder / "parts").mkdir(exist_ok=True)
+        for file in (*folder.glob(".*"), *(folder / "parts").glob(".*")):
+            file.unlink()
+        yield
+
+
+def _codebook(table: TableFile, folder: Path, coding: Coding, weights: TableFile | None, seed: int) -> Tensor:
+    """Return the codewords, learned on a sample; those that an earlier run has learned, where it has."""
+    file = folder / "codebook.npy"
+    if not file.exists():
+        with stage("Learning codewords", seconds=5.0):
+            generator = torch.Generator().manual_seed(seed)
+            if table.rows > SAMPLE_ROWS:
+                chosen = torch.randint(table.rows, (SAMPLE_ROWS,), generator=generator)
+            else:
+                chosen = torch.arange(table.rows)
+            felt = torch.ones(len(chosen)) if weights is None else weights.gather(chosen)[:, 0]
+            learned = encode(table.gather(chosen), felt, coding, generator).codebook
+        whole = file.with_suffix(".half")
+        with whole.open("wb") as out:
+            np.save(out, learned.numpy())
+        whole.rename(file)
+    return torch.from_numpy(np.load(file))
+
+
+def _coded(
+    table: TableFile, folder: Path, coding: Coding, codebook: Tensor, starts: list[int], workers: int
+) -> Iterable[int]:
+    """Code parts, and yield each one's first row as it is done."""
+    if workers <= 1:
+        for start in starts:
+            _code_part(table, folder, coding, codebook, start)
+            yield start
+        return
+    left = list(starts)
+    for last in range(TRIES):
+        try:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+                jobs = {pool.submit(_code_part, table, folder, coding, codebook, start): start for start in left}
+                for job in as_completed(jobs):
+                    job.result()
+                    left.remove(jobs[job])
+                    yield jobs[job]
+            return
+        except BrokenProcessPool:  # one was killed: its part was not written, and is coded again
+            if last == TRIES - 1:
+                raise InputError(
+                    f"Processes that code {table.path} were killed {TRIES} times, probably for want of memory; ask for "
+                    "fewer workers. What was coded stays, and the same call goes on."
+                ) from None
+            done = [start for start in left if _part(folder, start).exists()]
+            left = [start for start in left if start not in done]
+            yield from done
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor, start: int) -> None:
+    """Code one part, block by block, and write it whole."""
+    stop = start + _rows_of(table, start)
+    file = _part(folder, start)
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with half.open("wb") as out:
+            for at in range(start, stop, BLOCK_ROWS):
+                rows = table.read(at, min(at + BLOCK_ROWS, stop))
+                out.write(pack(code_rows(rows, codebook).view(-1), coding.bits).numpy().tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+        half.rename(file)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise InputError(_in_words(error, folder)) from error
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+
+
+def _join(table: TableFile, folder: Path, asked: dict[str, Any]) -> None:
+    """Make one file of all parts, whole or not at all, and say that it is done."""
+    half = folder / ".codes.bin"
+    try:
+        with half.open("wb") as out:
+            for start in range(0, table.rows, PART_ROWS):
+                with _part(folder, start).open("rb") as part:
+                    shutil.copyfileobj(part, out, 1 << 20)
+            out.flush()
+            os.fsync(out.fileno())
+        half.rename(folder / "codes.bin")
+        _write_whole(folder / "coding.json", json.dumps(asked, indent=1).encode())
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise InputError(_in_words(error, folder)) from error
+    shutil.rmtree(folder / "parts")
+    (folder / "state.json").unlink()
+
+
+def fingerprint(folder: Path) -> str:
+    """Return what tells two coded tables apart: of codes and codebook."""
+    digest = hashlib.sha256()
+    for name in ("codebook.npy", "codes.bin"):
+        with (folder / name).open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _rows_of(table: TableFile, start: int) -> int:
+    return min(PART_ROWS, table.rows - start)
+
+
+def _part(folder: Path, start: int) -> Path:
+    return folder / "parts" / f"{start:012}.codes"
+
+
+def _codebook_shape(coding: Coding, dim: int) -> tuple[int, ...]:
+    return coding.stages, coding.groups, 2**coding.bits, dim // coding.groups
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    half = file.with_name(f".{file.name}")
+    half.write_bytes(content)
+    half.rename(file)
+
+
+def _in_words(error: OSError, folder: Path) -> str:
+    what = "The disk is full" if error.errno == errno.ENOSPC else f"{error.strerror}"
+    return f"{what}: {folder} cannot be written on. What was coded stays; make room and run the same again to go on."
