@@ -29,22 +29,32 @@ def plan(
     stages: Annotated[int, typer.Option(help="how many stages")] = 2,
     rows: Annotated[int | None, typer.Option(help="rows of a micro-batch; a batch of the task otherwise")] = None,
     micro_batches: Annotated[int, typer.Option(help="micro-batches of a batch, in the simulation")] = 16,
+    bandwidth: Annotated[
+        float | None, typer.Option(help="of the link between stages, in GB/s; else it is measured between processes")
+    ] = None,
+    latency: Annotated[float, typer.Option(help="of that link, in microseconds")] = 50.0,
     out_path: Annotated[Path | None, typer.Option("--out", help="write the plan, for `parallel run --plan`")] = None,
 ) -> None:
     """Show where a model is cut, what each stage takes and sends, and what more stages would give."""
+    from flyweight.parallel.balance import Link
+    from flyweight.parallel.link import measure_link
     from flyweight.parallel.partition import partition
     from flyweight.parallel.plan import plan_of
     from flyweight.parallel.saturation import saturation
     from flyweight.task.progress import shown_on
 
+    if bandwidth is not None and not bandwidth > 0:
+        raise InputError(f"--bandwidth is in GB/s, above 0; seen {bandwidth:g}.")
     display = TerminalDisplay(errors)
     try:
         with stoppable(), shown_on(display):
-            found = partition(load_task(task, ZooProgress(display)), stages, rows=rows)
+            link = measure_link() if bandwidth is None else Link(1e9 * bandwidth, 1e-6 * latency)
+            found = partition(load_task(task, ZooProgress(display)), stages, rows=rows, link=link)
             more = saturation(found, micro_batches, SIMULATED)
     finally:
         display.close()
     out.print(str(found), markup=False)
+    out.print(f"Link: {link.bytes_a_second / 1e9:.3g} GB/s, {1e6 * link.latency:.0f} us.", markup=False)
     head = f"Simulated with {micro_batches} micro-batches of {found.rows:,} rows, against one unit with the whole:"
     out.print("\n".join(["", head, *(f"  {one}" for one in more)]), markup=False)
     if out_path is not None:
