@@ -40,6 +40,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/coverage.py
 	@$(BIN)/python benchmarks/lookup.py
 	@$(BIN)/python benchmarks/tables.py
+	@$(BIN)/python benchmarks/encode_file.py
 	@$(BIN)/python benchmarks/widths.py
 	@$(BIN)/python benchmarks/roofline.py
 	@$(BIN)/python benchmarks/gpu.py
@@ -53,6 +54,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/latency.py
 	@$(BIN)/python benchmarks/retrieval.py
 	@$(BIN)/python benchmarks/profile_gains.py
+	@$(BIN)/python benchmarks/parallel.py
 	@$(BIN)/python benchmarks/auto_prediction.py
 	@$(BIN)/python benchmarks/auto_certificates.py
 	@$(BIN)/python benchmarks/auto_peer.py --certify --json benchmarks/results/auto_peer.json
