@@ -75,7 +75,7 @@ def test_gain_is_the_logarithm_of_size_ratio_times_speedup() -> None:
 def test_under_a_drop_the_largest_gain_inside_it_is_best() -> None:
     far, near, small = done(0, 100, drop=0.5), done(1, 5_000), done(2, 1_000)
     assert best_of([far, near, small], Budget(max_drop=0.01), BEFORE, 1.0) is small
-    quick = done(3, 2_000, speedup=8.0)  # twice the bytes, four times the speed
+    quick = done(3, 2_000, 0.25, speedup=8.0)  # twice the bytes, four times the speed
     assert best_of([far, near, small, quick], Budget(max_drop=0.01), BEFORE, 1.0) is quick
 
 
@@ -167,3 +167,12 @@ def test_slack_forgives_time_and_not_bytes() -> None:
     assert mine.beaten_by(Measured(100, 0, 1, 1.02, 1.0, "e"), slack=1.03)
     assert not mine.beaten_by(Measured(100, 0, 1, 1.02, 1.0, "e"))
     assert not mine.beaten_by(Measured(101, 0, 1, 0.5, 1.0, "e"), slack=1.03)
+
+
+def test_a_timing_in_which_the_original_alone_was_slow_does_not_win() -> None:
+    """The original usually takes 5 ms; beside trial 3 it took 9, which says nothing of trial 3."""
+    usual = [done(number, size, 0.125, speedup=40.0) for number, size in enumerate((900, 800, 700))]
+    disturbed = done(3, 1_000, 0.139, speedup=64.0)
+    assert best_of([*usual, disturbed], Budget(max_drop=0.01), 100_000, 1.0) is usual[2]
+    quick = done(4, 700, 0.1, speedup=50.0)
+    assert best_of([*usual, disturbed, quick], Budget(max_drop=0.01), 100_000, 1.0) is quick

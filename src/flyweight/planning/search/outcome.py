@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, Literal
 
 from flyweight.planning.budget import Budget
@@ -121,9 +122,16 @@ def is_inside(outcome: Outcome, budget: Budget, before: int, test_size: float) -
     return all(over <= 0 for over in excess(outcome, budget, before, test_size).values())
 
 
-def gain(measured: Measured, before: int) -> float:
-    """Return the logarithm of size ratio times speed-up: what is better where only quality is limited."""
-    return math.log(before / max(measured.bytes, 1)) + math.log(max(measured.speedup, 1e-9))
+def gain(measured: Measured, before: int, eager_ms: float = math.inf) -> float:
+    """Return the logarithm of size ratio times speed-up: what is better where only quality is limited.
+
+    Args:
+        before: bytes of the original's float32 export.
+        eager_ms: what the original usually takes for a request. Timed in turns with a trial, it is at times disturbed
+            alone; the trial then counts as quick as its own time says.
+    """
+    speedup = min(measured.speedup, eager_ms / max(measured.latency_ms, 1e-9))
+    return math.log(before / max(measured.bytes, 1)) + math.log(max(speedup, 1e-9))
 
 
 def best_of(outcomes: Sequence[Outcome], budget: Budget, before: int, test_size: float) -> Outcome | None:
@@ -143,7 +151,8 @@ def best_of(outcomes: Sequence[Outcome], budget: Budget, before: int, test_size:
             return min(even, key=lambda one: (one.bad_end(test_size), one.number))
         return min(done, key=lambda one: (max(excess(one, budget, before, test_size).values()), one.number))
     if budget.max_drop is not None:
-        return max(inside, key=lambda one: (_gain(one, before), -one.number))
+        eager = median(one.measured.latency_ms * one.measured.speedup for one in done if one.measured is not None)
+        return max(inside, key=lambda one: (_gain(one, before, eager), -one.number))
     return min(inside, key=lambda one: (one.bad_end(test_size), one.number))
 
 
@@ -166,6 +175,6 @@ def _axes(outcome: Outcome) -> tuple[float, float, float]:
     return outcome.measured.bytes, outcome.measured.latency_ms, outcome.drop.value
 
 
-def _gain(outcome: Outcome, before: int) -> float:
+def _gain(outcome: Outcome, before: int, eager_ms: float) -> float:
     assert outcome.measured is not None
-    return gain(outcome.measured, before)
+    return gain(outcome.measured, before, eager_ms)
