@@ -62,6 +62,19 @@ def test_a_table_that_scores_too_is_held_by_both_stages_and_trained_by_none() ->
     assert not scoring.requires_grad
 
 
+def test_what_is_changed_in_place_behind_a_cut_is_not_sent() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    traced = trace(model.eval(), {"input": torch.randn(4, 3)})
+    cuts = find_cuts(traced)
+    written = "what would have to be sent is changed in place behind it"
+    assert cuts.reasons() == {written: 1} or not cuts.refused  # where the trace keeps the operator in place
+    for cut in cuts.legal:
+        first, second = stage_module(traced, None, cut).train(), stage_module(traced, cut, None).train()
+        sent = tuple(one.detach().requires_grad_(True) for one in first(input=torch.randn(4, 3)))
+        second(*sent).sum().backward()
+        assert all(one.grad is not None for one in sent)
+
+
 def test_what_has_no_row_for_each_row_is_not_sent() -> None:
     class Mixes(nn.Module):
         def __init__(self) -> None:

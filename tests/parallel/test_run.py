@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import flyweight as fw
 from flyweight.distillation.losses import outputs_loss
 from flyweight.graph.trace import trace
+from flyweight.parallel.cuts import find_cuts
 from flyweight.parallel.launch import run_ranks
 from flyweight.parallel.partition import Partition, partition
 from flyweight.parallel.plan import cut_as_planned, plan_of, read_plan
@@ -67,6 +69,46 @@ def taught() -> fw.Task:
     return task.with_model(mlp().model)
 
 
+def normed() -> fw.Task:
+    """A residual network whose teacher has other weights: statistics of batch norm move too."""
+    task = resnet()
+    other = resnet()
+    with torch.no_grad():
+        for value in other.model.parameters():
+            value.mul_(1.3)
+    return other.with_model(task.model)
+
+
+def test_recovery_moves_statistics_and_leaves_the_model_as_it_was() -> None:
+    task = normed()
+    before = {key: value.clone() for key, value in task.model.state_dict().items()}
+    cut = partition(task, stages=2)
+    planned = {key: value.clone() for key, value in cut.traced.state_dict().items()}
+    done = recover_in_stages(normed, cut, micro_batches=2, batches=3)
+    assert all(torch.equal(value, before[key]) for key, value in task.model.state_dict().items())
+    assert all(torch.equal(value, planned[key]) for key, value in cut.traced.state_dict().items())
+    moved = {key for key, value in done.model.state_dict().items() if not torch.equal(value, planned[key])}
+    assert {"body.norm.running_mean", "body.stages.1.0.norm2.running_var", "body.stem.weight"} <= moved
+
+
+def frozen() -> fw.Task:
+    task = taught()
+    task.model.mlp[0].requires_grad_(False)
+    return task
+
+
+def test_what_the_user_has_frozen_stays_whatever_else_its_stage_holds() -> None:
+    task = frozen()
+    first = next(cut for cut in find_cuts(partition(task, 1).traced).legal if cut.after >= 3)  # before the last layer
+    whole = partition(task, 1)
+    cut = replace(whole, cuts=(first,), stages=whole.stages * 2)
+    done = recover_in_stages(frozen, cut, micro_batches=4, batches=2, rate=0.1)
+    weights = dict(done.model.body.named_parameters())
+    assert torch.equal(weights["mlp.0.weight"], task.model.mlp[0].weight)
+    assert torch.equal(weights["item.weight"], task.model.item.weight)
+    assert not torch.equal(weights["mlp.2.weight"], task.model.mlp[2].weight)
+
+
 @pytest.mark.parametrize(
     ("work", "said"),
     [(throws, "Rank 0 of 2 failed.*the disk of this rank is gone"), (is_killed, "Rank 0 of 2 ended by signal SIGKILL")],
@@ -91,7 +133,12 @@ def test_a_plan_is_read_back_and_is_of_one_model_alone(cut: Partition, name: str
         cut_as_planned(other, plan)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])
+def test_a_plan_that_cuts_where_nothing_can_be_cut_is_refused(cut: Partition, name: str) -> None:
+    with pytest.raises(fw.InputError, match=r"The plan cuts after operators \[999\]"):
+        cut_as_planned(TASKS[name](), replace(plan_of(cut), after=(999,)))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"abc"', "3", "null", '{"format": 2}', '{"format": 1}'])
 def test_a_damaged_plan_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(fw.InputError, match=r"make (it|the plan) anew"):

@@ -48,6 +48,8 @@ def test_inference_is_bound_by_the_slowest_stage_and_the_way_through(
 def test_what_makes_no_pipeline_is_refused() -> None:
     with pytest.raises(InputError, match="seen 0 and 4"):
         simulate([], 4)
+    with pytest.raises(InputError, match="micro-batches in rounds of 4, one for each unit; 5 do not"):
+        simulate([StageCost(1.0, 2.0)] * 12, 5, "interleaved", 3)
     with pytest.raises(InputError, match="5 stages cannot be dealt out to units in 2 turns"):
         simulate([StageCost(1.0)] * 5, 4, "interleaved", 2)
 

@@ -120,10 +120,18 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path) -> None:
     assert encode_file(table, tmp_path / "coded", Coding()).rows == 5_000  # done already
     with pytest.raises(InputError, match="the codes of another table, coding or seed"):
         encode_file(table, tmp_path / "coded", Coding(bits=2))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").touch()
-    with pytest.raises(InputError, match="is not empty"):
-        encode_file(table, tmp_path / "mine", Coding())
+    for name in ("letter.txt", ".hidden"):
+        (tmp_path / name[:3]).mkdir()
+        (tmp_path / name[:3] / name).touch()
+        with pytest.raises(InputError, match="is not empty"):
+            encode_file(table, tmp_path / name[:3], Coding())
+        assert [file.name for file in (tmp_path / name[:3]).iterdir()] == [name]
+
+
+@pytest.mark.parametrize("coding", [Coding(bits=9), Coding(groups=0), Coding(groups=3), Coding(rounded=True)], ids=str)
+def test_codings_that_no_file_can_hold_are_refused(tmp_path: Path, coding: Coding) -> None:
+    with pytest.raises(InputError, match="Codes have 1 to 8 bits, in pieces that divide 8 columns"):
+        encode_file(open_table(saved(tmp_path / "table.npy", rows=20)), tmp_path / "coded", coding)
 
 
 def test_wrong_files_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -209,3 +217,13 @@ def test_memory_is_that_of_a_block(tmp_path: Path) -> None:
 def test_codes_pick_the_nearest_codeword_stage_by_stage() -> None:
     codebook = torch.tensor([[[[0.0], [10.0]]], [[[0.0], [1.0]]]])  # (2 stages, 1 group, 2 codewords, 1)
     assert code_rows(torch.tensor([[0.9], [10.2], [11.3]]), codebook).tolist() == [[0, 1], [1, 0], [1, 1]]
+
+
+def test_one_part_that_fails_stops_those_that_have_not_begun(tmp_path: Path) -> None:
+    parts = 12
+    rows = torch.zeros(parts * module.PART_ROWS, 1)
+    rows[5] = float("nan")
+    np.save(tmp_path / "table.npy", rows.numpy())
+    with pytest.raises(InputError, match="Row 5 of"):
+        encode_file(open_table(tmp_path / "table.npy"), tmp_path / "coded", Coding(bits=1), workers=2, seed=3)
+    assert len(list((tmp_path / "coded" / "parts").glob("*.codes"))) < parts - 1

@@ -28,7 +28,7 @@ def plan(
     task: Source,
     stages: Annotated[int, typer.Option(help="how many stages")] = 2,
     rows: Annotated[int | None, typer.Option(help="rows of a micro-batch; a batch of the task otherwise")] = None,
-    micro_batches: Annotated[int, typer.Option(help="micro-batches of a batch, in the simulation")] = 16,
+    micro_batches: Annotated[int, typer.Option(min=1, help="micro-batches of a batch, in the simulation")] = 16,
     bandwidth: Annotated[
         float | None, typer.Option(help="of the link between stages, in GB/s; else it is measured between processes")
     ] = None,
@@ -68,7 +68,7 @@ def run(
     plan_path: Annotated[
         Path | None, typer.Option("--plan", help="as `parallel plan --out` wrote it; torchrun's processes need one")
     ] = None,
-    micro_batches: Annotated[int, typer.Option(help="micro-batches that each batch is cut into")] = 8,
+    micro_batches: Annotated[int, typer.Option(min=1, help="micro-batches that each batch is cut into")] = 8,
     split: Annotated[str, typer.Option(help="train, validation or test")] = "validation",
     out_path: Annotated[Path, typer.Option("--out", help="where the scores go, as a NumPy file")] = Path("scores.npy"),
 ) -> None:
@@ -121,7 +121,11 @@ def _be_one(source: str, known: "Plan | None", micro_batches: int, split: "Split
 def _save(scores: Any, path: Path) -> None:
     import numpy as np
 
-    _written(path, lambda: np.save(path, scores.numpy()))
+    def write() -> None:
+        with path.open("wb") as file:  # under the very name that was asked for
+            np.save(file, scores.numpy())
+
+    _written(path, write)
 
 
 def _written(path: Path, write: Any) -> None:

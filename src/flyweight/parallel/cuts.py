@@ -79,6 +79,8 @@ def find_cuts(traced: TracedModel) -> Cuts:
     for after in range(len(operators) - 1):
         crossing = [node for node in operators[: after + 1] if node in last and last[node] > after]
         why = next((why for why in map(_not_by_row, crossing) if why), None) or held.get(after)
+        if why is None and any(_is_written_over(node, place, after) for node in crossing):
+            why = "what would have to be sent is changed in place behind it"
         if why is None and not weights[0] <= after < weights[-1]:
             why = "all weights lie on one side"
         if not crossing and why is None:
@@ -137,6 +139,16 @@ def _not_by_row(node: fx.Node) -> str | None:
     if any(isinstance(size, torch.SymInt) for size in shape[1:]):
         return "a tensor whose size hangs on the data would have to be sent"
     return None
+
+
+def _is_written_over(node: fx.Node, place: dict[fx.Node, int], after: int) -> bool:
+    """Return whether an operator behind a cut writes into a value that it is sent, which then has no gradient."""
+    behind = [user for user in node.users if place[user] > after and user.op == "call_function"]
+    return any(user.args[0] is node and _writes(user.target) for user in behind)
+
+
+def _writes(target: Any) -> bool:
+    return hasattr(target, "_schema") and bool(target._schema.is_mutable)
 
 
 def _row_bytes(node: fx.Node) -> int:

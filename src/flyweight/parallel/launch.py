@@ -36,7 +36,7 @@ def run_ranks(work: Work, ranks: int) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="flyweight-ranks-") as folder:
         try:
-            spawn(_rank, (work, ranks, folder), nprocs=ranks, join=True)  # type: ignore[no-untyped-call]
+            _run(work, ranks, folder)
         except ProcessRaisedException as error:
             rank, said = _first_failure(Path(folder)) or (error.error_index, error.msg)
             raise EngineError(f"Rank {rank} of {ranks} failed; the others were stopped.\n{said.strip()}") from None
@@ -49,11 +49,24 @@ def run_ranks(work: Work, ranks: int) -> dict[str, Any]:
         return {file.stem: torch.load(file, weights_only=True) for file in sorted(Path(folder).glob("*.pt"))}
 
 
+def _run(work: Work, ranks: int, folder: str) -> None:
+    """Begin the ranks and wait for them; interrupted, end them first."""
+    begun = spawn(_rank, (work, ranks, folder), nprocs=ranks, join=False)  # type: ignore[no-untyped-call]
+    try:
+        while not begun.join():
+            pass
+    finally:
+        for process in begun.processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
 def _rank(rank: int, work: Work, ranks: int, folder: str) -> None:
     """Be one process: a thread of its own, and nothing heard from outside the machine."""
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with joined(rank, ranks, f"file://{folder}/.meeting"):
+    with joined(rank, ranks, f"file://{folder}/.meeting", gpus=False):
         try:
             work(rank, ranks, Path(folder))
         except Exception:  # told before the group is left, which makes the others fail
@@ -68,14 +81,15 @@ def _first_failure(folder: Path) -> tuple[int, str] | None:
 
 
 @contextmanager
-def joined(rank: int, ranks: int, meeting: str = "env://") -> Iterator[torch.device]:
+def joined(rank: int, ranks: int, meeting: str = "env://", *, gpus: bool = True) -> Iterator[torch.device]:
     """Join the group of all ranks; nccl and a GPU where each rank has one, gloo and the processor elsewhere.
 
     Args:
+        gpus: whether they may be used.
         meeting: where ranks find each other, as `torch.distributed.init_process_group` takes it; `env://` is what
             `torchrun` sets.
     """
-    on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= ranks
+    on_gpus = gpus and torch.cuda.is_available() and torch.cuda.device_count() >= ranks
     backend = "nccl" if on_gpus else "gloo"
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
     try:

@@ -23,6 +23,15 @@ def operator_seconds(traced: TracedModel, inputs: dict[str, Tensor], repeats: in
     Args:
         inputs: of a call: a micro-batch.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a stage's process has
+    try:
+        return _measured(traced, inputs, repeats)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(traced: TracedModel, inputs: dict[str, Tensor], repeats: int) -> list[float]:
     body = traced.body
     given = [inputs[name] for name in traced.names]
     clock = _Clock(body)

@@ -1,7 +1,7 @@
 """One rank of a pipeline: its stage, passed micro-batches through by `torch.distributed.pipelining`."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class Trained:
 
     Args:
         losses: mean of each batch; of the last rank, empty elsewhere.
-        weights: of this rank's stage, by the names of the whole model, as they are stored.
+        weights: what moved in this rank's stage, running statistics included, by the names of the whole model, as it is
+            stored.
     """
 
     losses: tuple[float, ...]
@@ -77,7 +78,7 @@ def train(
     Raises:
         InputError: no batch divides into so many micro-batches.
     """
-    working = _working(partition.module(rank))
+    working = _working(partition, rank)
     module = working.model
     assert isinstance(module, StageModule)
     module.to(device).train()
@@ -105,16 +106,26 @@ def train(
             losses.append(float(torch.stack(each).detach().mean()))
     if schedule is None:
         raise InputError(f"No batch has rows that divide into {micro_batches} micro-batches.")
-    moved = {name: value.detach().to(working.dtypes.get(name, value.dtype)) for name, value in working.trained.items()}
-    return Trained(tuple(losses), {name.removeprefix(BODY): value.cpu() for name, value in moved.items()})
+    return Trained(
+        tuple(losses), {name.removeprefix(BODY): value.cpu() for name, value in working.state().items()}
+    )
 
 
-def _working(module: StageModule) -> Working:
-    """Return a copy for training; of a stage of tables alone, which nothing trains, the stage itself."""
+def _working(partition: Partition, rank: int) -> Working:
+    """Return a copy of a stage for training: of it moves what would move if the whole were trained.
+
+    A stage alone would not do: where all of its weights are frozen, or of tables, it would train them.
+    """
+    moves = {name.removeprefix("body.") for name in working_copy(partition.traced).trained}
     try:
-        return working_copy(module)
-    except InputError:
-        return Working(module.requires_grad_(False), {})
+        working = working_copy(partition.module(rank))
+    except InputError:  # nothing in it can be trained
+        return Working(partition.module(rank).requires_grad_(False), {})
+    kept = {name: one for name, one in working.trained.items() if name.removeprefix(BODY) in moves}
+    for name, one in working.trained.items():
+        one.requires_grad_(name in kept)
+    dtypes = {name: dtype for name, dtype in working.dtypes.items() if name in kept}
+    return replace(working, trained=kept, dtypes=dtypes)
 
 
 def _stage(module: StageModule, partition: Partition, rank: int, device: torch.device) -> PipelineStage:

@@ -66,7 +66,9 @@ def read_plan(path: Path) -> Plan:
         name, share = plain.pop("single")
         link = Link(**plain.pop("link"))
         return Plan(**{**plain, "after": tuple(plain["after"])}, link=link, stages=stages, single=(name, share))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} holds no plan ({type(error).__name__}: {error}); make it anew.") from error
 
 
@@ -85,5 +87,8 @@ def cut_as_planned(task: Task, plan: Plan) -> Partition:
             "Make the plan anew."
         )
     legal = {cut.after: cut for cut in find_cuts(traced).legal}
+    lost = [after for after in plan.after if after not in legal]
+    if lost or list(plan.after) != sorted(set(plan.after)) or len(plan.after) != len(plan.stages) - 1:
+        raise InputError(f"The plan cuts after operators {list(plan.after)}, where this model cannot be; make it anew.")
     cuts = tuple(legal[after] for after in plan.after)
     return Partition(traced, cuts, plan.stages, plan.rows, plan.link, plan.single)

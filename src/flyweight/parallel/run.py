@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flyweight.distillation.losses import default_distill_loss, outputs_loss
 from flyweight.errors import InputError
+from flyweight.graph.tensors import put_tensor
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
 from flyweight.parallel.launch import joined, run_ranks
@@ -53,7 +54,7 @@ def infer_in_stages(
     work = partial(_infer, make=make, plan=plan_of(partition), micro=micro_batches, split=split, batches=batches)
     outputs = run_ranks(work, len(partition.stages))["outputs"]
     assert isinstance(outputs, Tensor)
-    return outputs
+    return _by_rows(outputs)
 
 
 def recover_in_stages(
@@ -86,7 +87,7 @@ def be_a_rank(make: MakeTask, plan: Plan, rank: int, ranks: int, micro_batches: 
     partition = cut_as_planned(make(), plan)
     with joined(rank, ranks) as device:
         outputs = list(infer(partition, rank, _batches(make(), split, None), micro_batches, device))
-    return torch.cat(outputs).cpu() if outputs else None
+    return _by_rows(torch.cat(outputs).cpu()) if outputs else None
 
 
 def _infer(
@@ -114,7 +115,12 @@ def _recover(
 
 
 def _by_row(loss: Callable[..., Tensor], outputs: Tensor, said: Tensor) -> Tensor:
-    return loss(outputs.squeeze(1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs, said, None)
+    return loss(_by_rows(outputs), said, None)
+
+
+def _by_rows(outputs: Tensor) -> Tensor:
+    """Return outputs as `call_model` does: (rows,) where there is one for each."""
+    return outputs.squeeze(1) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
 def _taught(task: Task, batches: int) -> Iterator[Batch]:
@@ -134,8 +140,7 @@ def _with_weights(model: TracedModel, weights: dict[str, Tensor]) -> TracedModel
     """Return a copy of a traced model with other weights, by name."""
 
     copied = trace(model, {})
-    own = dict(copied.body.named_parameters())
-    with torch.no_grad():
-        for name, value in weights.items():
-            own[name].copy_(value)
+    for name, value in weights.items():  # put in place, never written over: tables and codes are shared with the model
+        put_tensor(copied.body, name, value)
+    copied.body.recompile()
     return copied

@@ -17,7 +17,7 @@ class Throughput:
         units: one stage each.
         times: the throughput of one unit that has the whole model.
         busy: share of their time that the units compute.
-        held: the most micro-batches that a unit keeps for their backward pass; those under way, without training.
+        held: the most micro-batches that a unit keeps for their backward pass; 0 without training.
     """
 
     units: int

@@ -8,7 +8,7 @@ unit is free and what it reads has arrived.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flyweight.errors import InputError
@@ -40,7 +40,7 @@ class Simulated:
     Args:
         seconds: from the first task to the end of the last.
         busy: share of all units' time that they computed.
-        held: the most micro-batches that a unit keeps for their backward pass, over the units.
+        held: the most micro-batches that a unit keeps for their backward pass, over the units; 0 without one.
     """
 
     seconds: float
@@ -56,7 +56,7 @@ def simulate(costs: Sequence[StageCost], micro_batches: int, schedule: Schedule 
         turns: stages of each unit; more than one is interleaved.
 
     Raises:
-        InputError: no stage, no micro-batch, or stages that do not come out even.
+        InputError: no stage, no micro-batch, or stages or micro-batches that do not come out even.
 
     Example:
         >>> simulate([StageCost(1.0)] * 4, 4, "fill-drain").seconds
@@ -67,9 +67,15 @@ def simulate(costs: Sequence[StageCost], micro_batches: int, schedule: Schedule 
     if turns < 1 or len(costs) % turns:
         raise InputError(f"{len(costs)} stages cannot be dealt out to units in {turns} turns.")
     units = len(costs) // turns
+    if turns > 1 and micro_batches % units:
+        raise InputError(
+            f"Interleaved stages take micro-batches in rounds of {units}, one for each unit; {micro_batches} do not "
+            "come out even."
+        )
     trains = any(cost.backward for cost in costs)
     orders = [_order(unit, units, turns, micro_batches, schedule, trains=trains) for unit in range(units)]
-    return _run(costs, orders, units)
+    found = _run(costs, orders, units)
+    return found if trains else replace(found, held=0)
 
 
 def _run(costs: Sequence[StageCost], orders: list[list[Task]], units: int) -> Simulated:

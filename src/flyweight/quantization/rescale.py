@@ -97,11 +97,10 @@ def _takes(body: fx.GraphModule, node: fx.Node, readers: set[str], dim: int, fac
         return isinstance(before, fx.Node) and _takes(body, before, {node.name}, dim, factors)
     if node.target is aten.cat.default:
         branches, at = _branches(node)
-        distinct = len(set(branches)) == len(branches)
+        if len(set(branches)) < len(branches) or at != dim % node.meta["val"].ndim:
+            return False
         parts = torch.split(factors, [int(one.meta["val"].shape[at]) for one in branches])
-        return distinct and at == dim % node.meta["val"].ndim and all(
-            _takes(body, one, {node.name}, dim, part) for one, part in zip(branches, parts, strict=True)
-        )
+        return all(_takes(body, one, {node.name}, dim, part) for one, part in zip(branches, parts, strict=True))
     return False
 
 

@@ -8,6 +8,7 @@ coded by several processes, in any order.
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -36,6 +37,8 @@ PART_ROWS, BLOCK_ROWS = 1 << 20, 1 << 16
 FORMAT = 1
 #: Times that parts are given to new processes after one of them died.
 TRIES = 3
+#: How names begin of files on their way to their own, and the file that is locked while somebody codes.
+HALF, LOCK = ".half-", "lock"
 
 
 @dataclass(frozen=True)
@@ -80,24 +83,43 @@ def encode_file(
         InputError: the folder holds the codes of something else, the table changed, a row holds NaN, or the disk is
             full: what was coded stays, and the same call goes on.
     """
-    if coding.rounded or not coding.bits or table.dim % coding.groups:
-        raise InputError(f"A file is coded with codes that divide {table.dim} columns; seen {coding}.")
+    if coding.rounded or not 1 <= coding.bits <= 8 or coding.groups < 1 or table.dim % coding.groups:
+        raise InputError(f"Codes have 1 to 8 bits, in pieces that divide {table.dim} columns; seen {coding}.")
     if weights is not None and (weights.rows, weights.dim) != (table.rows, 1):
         raise InputError(f"weights have the shape ({weights.rows:,}, {weights.dim}); ({table.rows:,}, 1) is due.")
     asked = _asked(table, coding, weights, seed)
-    if _begun(folder, asked):
-        return read_coded_file(folder)
+    _make(folder)
     with _alone_in(folder):
-        missing = [start for start in range(0, table.rows, PART_ROWS) if not _part(folder, start).exists()]
-        left = sum(_rows_of(table, start) for start in missing)
-        _check_space(table, coding, folder, left)
-        codebook = _codebook(table, folder, coding, weights, seed)
-        with stage("Coding rows", total=table.rows) as work:
-            work.advance(table.rows - left)
-            for start in _coded(table, folder, coding, codebook, missing, workers):
-                work.advance(_rows_of(table, start))
-        _join(table, folder, asked)
+        try:
+            if not _begun(folder, asked):
+                _go_on(table, folder, coding, weights, seed, workers, asked)
+            _clear(folder)
+        except OSError as error:
+            raise InputError(_in_words(error, folder)) from error
+    (folder / LOCK).unlink(missing_ok=True)
     return read_coded_file(folder)
+
+
+def _go_on(
+    table: TableFile,
+    folder: Path,
+    coding: Coding,
+    weights: TableFile | None,
+    seed: int,
+    workers: int,
+    asked: dict[str, Any],
+) -> None:
+    """Code the parts that are missing, and join all."""
+    (folder / "parts").mkdir(exist_ok=True)
+    missing = [start for start in range(0, table.rows, PART_ROWS) if not _part(folder, start).exists()]
+    left = sum(_rows_of(table, start) for start in missing)
+    _check_space(table, coding, folder, left)
+    codebook = _codebook(table, folder, coding, weights, seed)
+    with stage("Coding rows", total=table.rows) as work:
+        work.advance(table.rows - left)
+        for start in _coded(table, folder, coding, codebook, missing, workers):
+            work.advance(_rows_of(table, start))
+    _join(table, folder, asked)
 
 
 def read_coded_file(folder: Path) -> CodedFile:
@@ -111,7 +133,7 @@ def read_coded_file(folder: Path) -> CodedFile:
         coding = Coding(**held["coding"])
         found = CodedFile(folder, held["rows"], held["dim"], coding, 0)
         codes, codebook = (folder / "codes.bin").stat().st_size, np.load(folder / "codebook.npy", mmap_mode="r")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} holds no coded table ({type(error).__name__}: {error}).") from error
     if codes != found._code_bytes() or codebook.shape != _codebook_shape(coding, found.dim):
         raise InputError(f"{folder} is damaged: {codes:,} bytes of codes, {found._code_bytes():,} are due.")
@@ -141,7 +163,7 @@ def code_rows(rows: Tensor, codebook: Tensor) -> Tensor:
 
 def _asked(table: TableFile, coding: Coding, weights: TableFile | None, seed: int) -> dict[str, Any]:
     """Return what tells whether a folder holds the codes of this."""
-    of_weights = None if weights is None else [str(weights.path.resolve()), *weights.stamp]
+    of_weights = None if weights is None else [str(weights.path.resolve()), weights.name, *weights.stamp]
     return {
         "format": FORMAT,
         "rows": table.rows,
@@ -151,6 +173,13 @@ def _asked(table: TableFile, coding: Coding, weights: TableFile | None, seed: in
         "source": [str(table.path.resolve()), table.name, *table.stamp],
         "weights": of_weights,
     }
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}; name another folder.") from error
 
 
 def _begun(folder: Path, asked: dict[str, Any]) -> bool:
@@ -165,13 +194,10 @@ def _begun(folder: Path, asked: dict[str, Any]) -> bool:
             if _read(file) != asked:
                 raise InputError(f"{folder} holds the codes of another table, coding or seed; name another folder.")
             return file == done
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(not file.name.startswith(".") for file in folder.iterdir()):
-            raise InputError(f"{folder} is not empty; name another folder.")
-        _write_whole(state, json.dumps(asked, indent=1).encode())
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror}; name another folder.") from error
+    if any(file.name != LOCK for file in folder.iterdir()):
+        (folder / LOCK).unlink()
+        raise InputError(f"{folder} is not empty; name another folder.")
+    _write_whole(state, json.dumps(asked, indent=1).encode())
     return False
 
 
@@ -200,13 +226,12 @@ def _check_space(table: TableFile, coding: Coding, folder: Path, missing: int) -
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Keep others out of a folder, and clear what a kill left half written."""
-    with (folder / "state.json").open("rb") as held:
+    with (folder / LOCK).open("wb") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"Another process codes into {folder}; wait for it, or name another folder.") from None
-        (folder / "parts").mkdir(exist_ok=True)
-        for file in (*folder.glob(".*"), *(folder / "parts").glob(".*")):
+        for file in (*folder.glob(f"{HALF}*"), *(folder / "parts").glob(f"{HALF}*")):
             file.unlink()
         yield
 
@@ -223,10 +248,9 @@ def _codebook(table: TableFile, folder: Path, coding: Coding, weights: TableFile
                 chosen = torch.arange(table.rows)
             felt = torch.ones(len(chosen)) if weights is None else weights.gather(chosen)[:, 0]
             learned = encode(table.gather(chosen), felt, coding, generator).codebook
-        whole = file.with_suffix(".half")
-        with whole.open("wb") as out:
-            np.save(out, learned.numpy())
-        whole.rename(file)
+        whole = io.BytesIO()
+        np.save(whole, learned.numpy())
+        _write_whole(file, whole.getvalue())
     return torch.from_numpy(np.load(file))
 
 
@@ -244,10 +268,14 @@ def _coded(
         try:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
                 jobs = {pool.submit(_code_part, table, folder, coding, codebook, start): start for start in left}
-                for job in as_completed(jobs):
-                    job.result()
-                    left.remove(jobs[job])
-                    yield jobs[job]
+                try:
+                    for job in as_completed(jobs):
+                        job.result()
+                        left.remove(jobs[job])
+                        yield jobs[job]
+                except BaseException:  # one failed, or the user stopped it: what has not begun shall not
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
             return
         except BrokenProcessPool:  # one was killed: its part was not written, and is coded again
             if last == TRIES - 1:
@@ -268,7 +296,7 @@ def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor,
     """Code one part, block by block, and write it whole."""
     stop = start + _rows_of(table, start)
     file = _part(folder, start)
-    half = file.with_name(f".{file.name}.{os.getpid()}")
+    half = file.with_name(f"{HALF}{file.name}-{os.getpid()}")
     try:
         with half.open("wb") as out:
             for at in range(start, stop, BLOCK_ROWS):
@@ -277,9 +305,6 @@ def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor,
             out.flush()
             os.fsync(out.fileno())
         half.rename(file)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise InputError(_in_words(error, folder)) from error
     except BaseException:
         half.unlink(missing_ok=True)
         raise
@@ -287,21 +312,21 @@ def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor,
 
 def _join(table: TableFile, folder: Path, asked: dict[str, Any]) -> None:
     """Make one file of all parts, whole or not at all, and say that it is done."""
-    half = folder / ".codes.bin"
-    try:
-        with half.open("wb") as out:
-            for start in range(0, table.rows, PART_ROWS):
-                with _part(folder, start).open("rb") as part:
-                    shutil.copyfileobj(part, out, 1 << 20)
-            out.flush()
-            os.fsync(out.fileno())
-        half.rename(folder / "codes.bin")
-        _write_whole(folder / "coding.json", json.dumps(asked, indent=1).encode())
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise InputError(_in_words(error, folder)) from error
-    shutil.rmtree(folder / "parts")
-    (folder / "state.json").unlink()
+    half = folder / f"{HALF}codes.bin"
+    with half.open("wb") as out:
+        for start in range(0, table.rows, PART_ROWS):
+            with _part(folder, start).open("rb") as part:
+                shutil.copyfileobj(part, out, 1 << 20)
+        out.flush()
+        os.fsync(out.fileno())
+    half.rename(folder / "codes.bin")
+    _write_whole(folder / "coding.json", json.dumps(asked, indent=1).encode())
+
+
+def _clear(folder: Path) -> None:
+    """Take away what is needed until the codes are there."""
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    (folder / "state.json").unlink(missing_ok=True)
 
 
 def fingerprint(folder: Path) -> str:
@@ -327,8 +352,11 @@ def _codebook_shape(coding: Coding, dim: int) -> tuple[int, ...]:
 
 
 def _write_whole(file: Path, content: bytes) -> None:
-    half = file.with_name(f".{file.name}")
-    half.write_bytes(content)
+    half = file.with_name(f"{HALF}{file.name}")
+    with half.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
     half.rename(file)
 
 
