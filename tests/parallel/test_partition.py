@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from staged_tasks import TASKS, mlp
 from torch import Tensor, nn
 
 import flyweight as fw
 from flyweight.parallel.balance import Link
 from flyweight.parallel.partition import partition
-from parallel.pipelines import TASKS, mlp
 from small_tasks import FIELDS, splits
 
 FAST = Link(1e12, 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from staged_tasks import TASKS, is_killed, mlp, resnet, throws
 
 import flyweight as fw
 from flyweight.distillation.losses import outputs_loss
@@ -17,7 +18,6 @@ from flyweight.parallel.partition import Partition, partition
 from flyweight.parallel.plan import cut_as_planned, plan_of, read_plan
 from flyweight.parallel.run import infer_in_stages, recover_in_stages
 from flyweight.task.scores import call_model
-from parallel.pipelines import TASKS, is_killed, mlp, resnet, throws
 
 
 @pytest.fixture(scope="module", params=TASKS)
