@@ -155,7 +155,9 @@ class Killed:
     def until(self, kills: int, drawn: random.Random, span: float) -> None:
         """Kill so often, at moments within a span after the first stage; what survives is given more to do."""
         while self.kills < kills:
-            code = self.sitting(len(self.seen) + 3, drawn.uniform(0, span))
+            # So much to do that few sittings end before they are killed: each end is a look at the test split, which
+            # allows 32.
+            code = self.sitting(len(self.seen) + 12, drawn.uniform(0, span))
             self.look()
             assert code in (0, 1, -signal.SIGKILL), (self.place / "told").read_text()
             self.kills += code == -signal.SIGKILL
