@@ -62,13 +62,14 @@ def _threads(found: Json | None) -> str:
     lines = [
         f"\nThe bundle of {found['case']} as a server calls it (`Ranker.score`, {found['races'][0]['rounds']:,} rounds "
         "in turns, `benchmarks/auto_threads.py`):\n",
-        "| threads of both | eager PyTorch | bundle, p50 / p99 | x eager |",
-        "|---|---|---|---|",
+        "| threads of PyTorch | of the bundle | eager PyTorch | bundle, p50 / p99 | x eager |",
+        "|---|---|---|---|---|",
     ]
     for race in found["races"]:
         ms, gain = race["ms"], race["speedup"]
         cells = (
             race["threads"],
+            race["bundle_threads"],
             f"{ms['eager']['p50']:.2f} ms",
             f"{ms['bundle']['p50']:.3f} / {ms['bundle']['p99']:.3f} ms",
             f"{gain['value']:.1f}x [{gain['low']:.1f}, {gain['high']:.1f}]",
