@@ -66,8 +66,7 @@ def test_what_is_changed_in_place_behind_a_cut_is_not_sent() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(inplace=True), nn.Linear(4, 2))
     traced = trace(model.eval(), {"input": torch.randn(4, 3)})
     cuts = find_cuts(traced)
-    written = "what would have to be sent is changed in place behind it"
-    assert cuts.reasons() == {written: 1} or not cuts.refused  # where the trace keeps the operator in place
+    assert cuts.reasons() == {"what would have to be sent is changed in place behind it": 1}
     for cut in cuts.legal:
         first, second = stage_module(traced, None, cut).train(), stage_module(traced, cut, None).train()
         sent = tuple(one.detach().requires_grad_(True) for one in first(input=torch.randn(4, 3)))

@@ -1,7 +1,6 @@
 """Partitions: what they say, what they refuse, and that compressed models are cut too."""
 
 import pytest
-import torch
 from staged_tasks import TASKS, mlp
 from torch import Tensor, nn
 
@@ -94,4 +93,3 @@ def test_a_simulation_of_many_micro_batches_nears_what_the_slowest_stage_allows(
     whole = sum(one.seconds for one in found.stages)
     seconds = found.simulate(1_000).seconds / 1_000
     assert whole / seconds == pytest.approx(found.speedup, rel=0.02)
-    assert torch.get_num_threads() == 1

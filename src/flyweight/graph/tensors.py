@@ -27,6 +27,26 @@ def put_tensor(body: fx.GraphModule, name: str, tensor: Tensor, *, parameter: bo
         holder.register_buffer(last, tensor.detach().clone())
 
 
+def hold(holder: nn.Module, name: str, held: Tensor | nn.Module) -> None:
+    """Put a tensor or a module itself under a dotted name, making the modules on its way.
+
+    A tensor of a module that is held whole already is left to that.
+    """
+    *path, last = name.split(".")
+    for step in path:
+        if step not in holder._modules:
+            holder.add_module(step, nn.Module())
+        holder = holder.get_submodule(step)
+    if isinstance(held, nn.Module):
+        holder.add_module(last, held)
+    elif hasattr(holder, last):
+        return
+    elif isinstance(held, nn.Parameter):
+        holder.register_parameter(last, held)
+    else:
+        holder.register_buffer(last, held)
+
+
 def read_tensor(body: fx.GraphModule, name: str, tensor: Tensor, before: fx.Node) -> fx.Node:
     """Put a new tensor under a name and return a node, before another one, that reads it."""
     put_tensor(body, name, tensor)

@@ -11,6 +11,7 @@ from flyweight.errors import ExportError
 from flyweight.graph.capture import capture
 from flyweight.graph.lifted_weights import restore_lifted
 from flyweight.graph.quiet import quietly
+from flyweight.graph.tensors import hold
 from flyweight.graph.traced import TracedModel, clean, tensor_of
 from flyweight.task.scores import call_model, evaluating
 
@@ -92,21 +93,8 @@ def _under_own_names(body: fx.GraphModule) -> fx.GraphModule:
     for node in body.graph.find_nodes(op="get_attr"):
         tensor = tensor_of(body, str(node.target))
         node.target = str(node.target).removeprefix("model.")
-        _hold(holder, node.target, tensor)
+        hold(holder, node.target, tensor)
     return fx.GraphModule(holder, body.graph)
-
-
-def _hold(holder: nn.Module, name: str, tensor: Tensor) -> None:
-    """Register a tensor under a dotted name, making the modules on its way."""
-    *path, last = name.split(".")
-    for step in path:
-        if step not in holder._modules:
-            holder.add_module(step, nn.Module())
-        holder = holder.get_submodule(step)
-    if isinstance(tensor, nn.Parameter):
-        holder.register_parameter(last, tensor)
-    else:
-        holder.register_buffer(last, tensor)
 
 
 def _whole(model: nn.Module) -> list[tuple[str, nn.Module]]:

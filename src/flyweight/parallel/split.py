@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from flyweight.graph.tensors import hold
 from flyweight.graph.traced import TracedModel, clean, tensor_of
 from flyweight.parallel.cuts import Cut, free_of_rows, operators_of, table_weights
 
@@ -91,9 +92,9 @@ def stage_module(traced: TracedModel, begin: Cut | None, end: Cut | None) -> Sta
             tensor = tensor_of(body, str(node.target))
             if id(tensor) in tables:  # of a table that another stage may look rows up in: read here, never trained
                 tensor = nn.Parameter(tensor.detach(), requires_grad=False)
-            _hold(holder, str(node.target), tensor)
+            hold(holder, str(node.target), tensor)
         elif node.op == "call_module":
-            _hold(holder, str(node.target), body.get_submodule(str(node.target)))
+            hold(holder, str(node.target), body.get_submodule(str(node.target)))
         copies[node] = graph.node_copy(node, lambda one: copies[one])
     graph.output(copies[handed[0]] if end is None else tuple(copies[node] for node in handed))
     graph.set_codegen(fx.graph.CodeGen())
@@ -120,20 +121,3 @@ def _needed(own: Iterable[fx.Node], free: set[fx.Node]) -> set[fx.Node]:
 def _input_name(traced: TracedModel, node: fx.Node) -> str:
     names: dict[fx.Node, str] = dict(zip(traced.body.graph.find_nodes(op="placeholder"), traced.names, strict=True))
     return names[node]
-
-
-def _hold(holder: nn.Module, name: str, held: Tensor | nn.Module) -> None:
-    """Put a tensor or a module under a dotted name, making the modules on its way."""
-    *path, last = name.split(".")
-    for step in path:
-        if step not in holder._modules:
-            holder.add_module(step, nn.Module())
-        holder = holder.get_submodule(step)
-    if isinstance(held, nn.Module):
-        holder.add_module(last, held)
-    elif hasattr(holder, last):
-        return  # of a module that is held whole
-    elif isinstance(held, nn.Parameter):
-        holder.register_parameter(last, held)
-    else:
-        holder.register_buffer(last, held)
