@@ -15,6 +15,8 @@ $(STAMP): $(PINS)
 	@# torch goes first and by its exact version, so that no other package can ask for a newer build with CUDA.
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,check]'
+	@# By itself TorchRec would ask for a build of FBGEMM with CUDA.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchrec==1.8.0
 	@touch $@
 
 demo: $(STAMP)
