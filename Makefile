@@ -23,7 +23,8 @@ demo: $(STAMP)
 	@$(BIN)/flyweight demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@# A process for each core, each on one thread; a file's tests stay together, for they share what they set up.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
