@@ -1,12 +1,8 @@
 """Writing a bundle: into a folder beside the target, flushed to the disk, renamed. It is whole or absent."""
 
-import errno
 import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +13,10 @@ from flyweight.bundle.read import read_bundle
 from flyweight.bundle.samples import Sample, samples_to_json
 from flyweight.bundle.strict_json import canonical, checksum
 from flyweight.bundle.timing import Timing
+from flyweight.bundle.whole_folder import check_writable, disk_errors_in_words, flush_folder, part_beside, put_in_place
 from flyweight.errors import BundleError, InputError
 
 _CHUNK = 2**20
-#: A full disk, a used-up quota, and a file system's largest file.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -59,15 +54,15 @@ def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = Fals
     texts = _texts(contents)
     sources = [contents.exported / name for name in (MODEL, DATA) if (contents.exported / name).is_file()]
     needed = sum(map(len, texts.values())) + sum(source.stat().st_size for source in sources)
-    with _in_words(target, needed):
+    with disk_errors_in_words(target, needed):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _part(target) as part:
+        with part_beside(target) as part:
             hashes = {source.name: _copy(source, part / source.name) for source in sources}
             _write_texts(part, texts, contents, hashes)
-            _flush_folder(part)
+            flush_folder(part)
             _read_back(part, target)
-            _put_in_place(part, target, overwrite)
-            _flush_folder(target.parent)
+            put_in_place(part, target, overwrite)
+            flush_folder(target.parent)
     return target
 
 
@@ -83,7 +78,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         )
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target} exists and is no bundle; choose another path.")
-    _check_writable(target)
+    check_writable(target)
     if not target.exists():
         return
     if not overwrite:
@@ -93,14 +88,6 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         odd = sorted(names - LIMITS.keys())[:1]
         seen = f"holds {odd[0]!r}" if odd else f"lacks {MANIFEST}"
         raise InputError(f"{target} {seen}, so it is no bundle and is not overwritten; choose another path.")
-
-
-def _check_writable(target: Path) -> None:
-    folder = next(one for one in target.absolute().parents if one.exists())
-    if not folder.is_dir():
-        raise InputError(f"{target} cannot be written: {folder} is no folder; choose another path.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{target} cannot be written: {folder} is not writable; choose another path.")
 
 
 def _texts(contents: Contents) -> dict[str, bytes]:
@@ -143,59 +130,8 @@ def _write(file: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make renames in a folder last; file systems that cannot say so."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _part(target: Path) -> Iterator[Path]:
-    """Make a folder beside the target that is gone afterwards, whatever happens, unless it was renamed."""
-    part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
-    part.mkdir()
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def _read_back(part: Path, target: Path) -> None:
     try:
         read_bundle(part)
     except BundleError as error:
         raise BundleError(str(error).replace(str(part), str(target))) from None
-
-
-def _put_in_place(part: Path, target: Path, overwrite: bool) -> None:
-    if not overwrite or not target.exists():
-        part.rename(target)
-        return
-    aside = part.with_suffix(".old")
-    try:
-        target.rename(aside)
-        part.rename(target)
-    except BaseException:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _in_words(target: Path, needed: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise InputError(
-                f"The disk is full: the bundle {target} needs {needed:,} bytes; nothing was left behind. "
-                "Free space or choose another path."
-            ) from error
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and target.exists():
-            raise InputError(f"{target} came into being meanwhile; choose another path, or overwrite it.") from error
-        raise InputError(f"{target} cannot be written ({error.strerror}); choose another path.") from error
