@@ -15,6 +15,7 @@ from flyweight.cli.bench import bench
 from flyweight.cli.compress import compress, compress_source
 from flyweight.cli.display import errors, out
 from flyweight.cli.encode import encode
+from flyweight.cli.export import export
 from flyweight.cli.profile import profile
 from flyweight.cli.stopping import stoppable
 from flyweight.errors import FlyweightError, InputError
@@ -123,6 +124,7 @@ app.command()(compress)
 app.command()(bench)
 app.command()(profile)
 app.command()(encode)
+app.command()(export)
 app.add_typer(parallel.app, name="parallel")
 
 

@@ -83,12 +83,7 @@ class OpenVino:
             EngineError: OpenVINO is missing or refuses the model.
         """
         _import()
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self._precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            # Beside integer weights it would round float32 activations too, which the file does not ask for.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-        }
+        settings = plugin_settings(self._precision)
         if counters:
             settings["PERF_COUNT"] = True
         if threads:
@@ -108,6 +103,16 @@ class OpenVino:
 
     def _refusal(self, weights: str) -> str:
         return f"{self.name} divides by zero on 4-bit weights with a scale for each input, as {weights[:80]!r} has"
+
+
+def plugin_settings(precision: Literal["f32", "bf16"]) -> dict[str, Any]:
+    """Return what its processor plug-in is told: to answer one call soon, and no less exactly than asked."""
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Beside integer weights it would round float32 activations too, which the file does not ask for.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    }
 
 
 class _OfThread(threading.local):
