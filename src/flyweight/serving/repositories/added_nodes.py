@@ -16,9 +16,11 @@ class AddedNodes:
 
     Args:
         graph: whose names are taken; it is not changed.
+        opset: the operator set that it is written in.
     """
 
-    def __init__(self, graph: GraphProto) -> None:
+    def __init__(self, graph: GraphProto, opset: int) -> None:
+        self.opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._taken = set(_names(graph))

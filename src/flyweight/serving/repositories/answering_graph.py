@@ -16,7 +16,14 @@ from flyweight.errors import InputError
 from flyweight.serving.repositories.added_nodes import AddedNodes
 from flyweight.serving.repositories.asked_tensors import AskedTensor, Signature
 from flyweight.serving.repositories.prepared_inputs import asked_dtype, prepare_input
-from flyweight.serving.repositories.refused_inputs import CheckedInput, count_refused, count_rows, refuse
+from flyweight.serving.repositories.refused_inputs import (
+    CheckedInput,
+    count_refused,
+    count_rows,
+    fail_if,
+    no_numbers_if,
+    require_lengths,
+)
 from flyweight.serving.repositories.unpacked_weights import unpack_weights
 
 #: Constants that the bundle's model does not have, id maps mostly. They have a file of their own, so that
@@ -65,22 +72,31 @@ def fold_preparation(bundle: Bundle, engine: Literal["onnxruntime", "openvino"])
     """
     model = onnx.load(bundle.model, load_external_data=False)
     graph = model.graph
-    added = AddedNodes(graph)
+    opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    added = AddedNodes(graph, opset)
     if engine == "onnxruntime":
-        opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
         for name, weights in unpack_weights(graph, opset, bundle.path, model.ir_version).items():
             added.constants.append(numpy_helper.from_array(weights, name))
     checked = _checked_inputs(bundle)
-    rows = _rows_to_repeat(bundle, added, checked)
+    _check_countable(bundle, checked)
+    lengths = require_lengths(added, checked, fails=engine == "onnxruntime")
     maps = bundle.manifest.id_maps
+    repeated = {one.name for one in checked if one.per_call and not bundle.graph.hoisted}
     prepared = {
-        one.name: prepare_input(added, one.name, one.entry, maps.get(one.name), rows if one.per_call else None)
+        one.name: prepare_input(
+            added, lengths.read[one.name], one.entry, maps.get(one.name), lengths.rows if one.name in repeated else None
+        )
         for one in checked
     }
-    refused = count_refused(added, checked)
+    refused = count_refused(added, checked, lengths)
     before = list(added.nodes)
     scores = added.fresh("scores")
-    _finish(added, scores, bundle.graph.output, refused, graph.output[0].type.tensor_type.elem_type)
+    kind = graph.output[0].type.tensor_type.elem_type
+    finished, rank = _finish(added, scores, bundle.graph.output, kind)
+    if refused is not None and engine == "onnxruntime":
+        fail_if(added, refused, finished, count_rows(added, finished, rank))
+    elif refused is not None:
+        no_numbers_if(added, refused, finished, np.dtype(np.float64 if kind == TensorProto.DOUBLE else np.float32))
     after = added.nodes[len(before) :]
     _rewire(graph, prepared, scores if after else None)
     if after:
@@ -106,8 +122,8 @@ def _checked_inputs(bundle: Bundle) -> list[CheckedInput]:
     ]
 
 
-def _rows_to_repeat(bundle: Bundle, added: AddedNodes, inputs: list[CheckedInput]) -> str | None:
-    """Return the number of candidates, where the model wants a request's value once for each of them."""
+def _check_countable(bundle: Bundle, inputs: list[CheckedInput]) -> None:
+    """Check that the inputs tell how many candidates a request has, and which values are whose."""
     asked = [one for one in inputs if one.per_call]
     bags = [one.name for one in inputs if one.own_length]
     if asked and bags:
@@ -115,26 +131,21 @@ def _rows_to_repeat(bundle: Bundle, added: AddedNodes, inputs: list[CheckedInput
             f"{bundle.path}: input {bags[0]!r} has a length of its own, so a server cannot tell which candidate its "
             f"values belong to, beside {asked[0].name!r} of a request; serve the bundle with Ranker.predict()."
         )
-    if bundle.graph.hoisted or not asked:
-        return None
-    cut = [one for one in inputs if not one.per_call]
-    if not cut:
+    if asked and not bundle.graph.hoisted and not any(one.is_cut for one in inputs):
         raise InputError(
             f"{bundle.path}: the model reads none of its candidates' inputs, so every score of a request is the same; "
             "there is nothing to serve."
         )
-    return count_rows(added, cut[0].name, 1 + len(cut[0].entry.shape))
 
 
-def _finish(added: AddedNodes, scores: str, width: tuple[int | None, ...], refused: str | None, kind: int) -> None:
-    """Add what becomes of the scores: one dimension where it is one number a candidate, no float16, or a refusal."""
+def _finish(added: AddedNodes, scores: str, width: tuple[int | None, ...], kind: int) -> tuple[str, int]:
+    """Return scores and their rank, of one dimension where they are one number a candidate, and never in float16."""
     rank = 1 + len(width)
     if _is_single(width):
         scores, rank = added.node("Reshape", scores, added.constant(np.array([-1]))), 1
     if kind not in _JSON_FLOATS:
         scores = added.node("Cast", scores, to=TensorProto.FLOAT)
-    if refused is not None:
-        refuse(added, scores, count_rows(added, scores, rank), refused)
+    return scores, rank
 
 
 def _is_single(width: tuple[int | None, ...]) -> bool:

@@ -9,7 +9,7 @@ from flyweight.engines.registry import tolerance_in
 from flyweight.serving.repositories import kserve
 from flyweight.serving.repositories.asked_tensors import AskedTensor, as_json_tensor
 from flyweight.serving.repositories.confirm_scores import engine_name
-from flyweight.serving.repositories.refused_inputs import WHY
+from flyweight.serving.repositories.refused_inputs import DIFFERS, WHY
 from flyweight.serving.repositories.served_model import ServedModel
 from flyweight.serving.repositories.stored_calls import calls_of
 from flyweight.serving.repositories.targets import Target
@@ -70,9 +70,8 @@ Inputs ({_call(model)}):
 {_table(model)}
 Output: {_shown(model.signature.output)}
 {lost}
-Ids outside of a vocabulary are taken for the field's id of unknown values where it has one. Without one, and where a
-number is not finite or fields differ in length, the request fails; ONNX Runtime's error then names the node
-"{WHY}".
+Ids outside of a vocabulary are taken for the field's id of unknown values where it has one. An id without one, a
+number that is not finite and fields that differ in length are refused:
 {_limits(target)}"""
 
 
@@ -106,8 +105,11 @@ def _shown(tensor: AskedTensor) -> str:
 
 def _limits(target: Target) -> str:
     if target.engine == "openvino":
-        return "OpenVINO keeps the lower 32 bits of an id: check ids past 2,147,483,647 before they are sent.\n"
-    return ""
+        return (
+            "every score of the answer is NaN. (OpenVINO has no failure to rely on.) It keeps the lower 32 bits of an\n"
+            "id, so check ids past 2,147,483,647 before they are sent.\n"
+        )
+    return f'the request fails, and the error names a node,\n"{WHY}" or\n"{DIFFERS}".\n'
 
 
 def _indented(text: str) -> str:
