@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flyweight.bundle.load import load as load
+    from flyweight.bundle.shards.shard import shard as shard
     from flyweight.bundle.verify import verify as verify
     from flyweight.distillation.distill import Distill as Distill
     from flyweight.distillation.student import Thinner as Thinner
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from flyweight.errors import ExportError as ExportError
     from flyweight.errors import FlyweightError as FlyweightError
     from flyweight.errors import InputError as InputError
+    from flyweight.errors import ShardError as ShardError
     from flyweight.graph.from_onnx import from_onnx as from_onnx
     from flyweight.parallel.partition import partition as partition
     from flyweight.planning.budget import Budget as Budget
@@ -60,6 +62,7 @@ _HOMES: dict[str, str] = {
     "Prune": "flyweight.pruning.prune",
     "Quantize": "flyweight.quantization.quantize",
     "Recipe": "flyweight.planning.recipe",
+    "ShardError": "flyweight.errors",
     "ShareWeights": "flyweight.pruning.share_weights",
     "Step": "flyweight.task.step",
     "Task": "flyweight.task.task",
@@ -71,6 +74,7 @@ _HOMES: dict[str, str] = {
     "partition": "flyweight.parallel.partition",
     "profile": "flyweight.planning.profile",
     "read_recipe": "flyweight.planning.recipe",
+    "shard": "flyweight.bundle.shards.shard",
     "verify": "flyweight.bundle.verify",
 }
 __version__ = "0.1.0"

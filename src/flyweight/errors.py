@@ -21,6 +21,10 @@ class BundleError(FlyweightError):
     """A bundle is damaged, incomplete, of a newer format, or not to be trusted."""
 
 
+class ShardError(FlyweightError):
+    """A server of a sharded bundle is away, slow, holds another bundle's rows, or answers what no server may."""
+
+
 class Interrupted(FlyweightError, KeyboardInterrupt):  # noqa: N818
     """The user stopped the work; `saved` says where the best result so far lies, if anywhere."""
 

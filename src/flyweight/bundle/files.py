@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,8 +42,15 @@ def check_folder(path: Path) -> None:
     raise BundleError(f"A bundle is a folder with {MANIFEST}; {path} is {seen}. Check the path.")
 
 
-def list_sizes(path: Path) -> dict[str, int]:
+def list_sizes(
+    path: Path, limits: Mapping[str, int] = LIMITS, optional: Collection[str] = OPTIONAL, *, beside: str | None = None
+) -> dict[str, int]:
     """Return the bytes of each file of a bundle's folder, having read none.
+
+    Args:
+        limits: the files that there may be, and the most bytes of each.
+        optional: those that need not be there.
+        beside: what folders, that are not looked into, are called at the beginning; None allows none.
 
     Raises:
         BundleError: a file is missing, unknown, too large, or no regular file.
@@ -50,29 +58,35 @@ def list_sizes(path: Path) -> dict[str, int]:
     sizes = {}
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name not in LIMITS:
+            if beside is not None and entry.name.startswith(beside) and entry.is_dir(follow_symlinks=False):
+                continue
+            if entry.name not in limits:
                 raise BundleError(f"{path} holds {entry.name[:80]!r}, which is not part of a bundle; remove it.")
             if not entry.is_file(follow_symlinks=False):
                 raise BundleError(f"{path}/{entry.name} is a link or no plain file; copy the bundle with its files.")
             sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
-            if sizes[entry.name] > LIMITS[entry.name]:
-                raise _oversized(path / entry.name, sizes[entry.name])
-    lost = sorted(LIMITS.keys() - OPTIONAL - sizes.keys())
+            if sizes[entry.name] > limits[entry.name]:
+                raise _oversized(path / entry.name, sizes[entry.name], limits[entry.name])
+    lost = sorted(limits.keys() - set(optional) - sizes.keys())
     if lost:
         raise BundleError(f"{path} lacks {lost[0]}: the bundle is incomplete, get it again or check the path.")
     return sizes
 
 
-def read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path, limit: int | None = None) -> bytes:
     """Return a file's content; links, pipes and oversized files are refused unread.
+
+    Args:
+        limit: the most bytes; None takes what `LIMITS` says of its name.
 
     Raises:
         BundleError: the file is missing, no plain file, or larger than its limit.
     """
+    most = LIMITS[file.name] if limit is None else limit
     with _opened(file) as stream:
-        data = stream.read(LIMITS[file.name] + 1)
-    if len(data) > LIMITS[file.name]:
-        raise _oversized(file, len(data))
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise _oversized(file, len(data), most)
     return data
 
 
@@ -121,7 +135,5 @@ def _opened(file: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _oversized(file: Path, size: int) -> BundleError:
-    return BundleError(
-        f"{file} has {size:,} bytes, at most {LIMITS[file.name]:,} are read. Get the bundle from its source."
-    )
+def _oversized(file: Path, size: int, limit: int) -> BundleError:
+    return BundleError(f"{file} has {size:,} bytes, at most {limit:,} are read. Get the bundle from its source.")

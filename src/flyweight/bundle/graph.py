@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -21,6 +22,7 @@ MAX_CONSTANTS = 50_000
 MAX_NAME = 1024
 MIN_OPSET, MIN_IR = 13, 4
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+_WHOLE = {TensorProto.INT32, TensorProto.INT64}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,13 @@ class Graph:
         return bool(self.requests)
 
 
-def check_graph(data: bytes, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str) -> Graph:
+#: What a graph is: a bundle's model; of a sharded bundle, what says which rows are read, or what takes them.
+Part = Literal["model", "lookups", "front"]
+
+
+def check_graph(
+    data: bytes, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str, part: Part = "model"
+) -> Graph:
     """Check an ONNX file's bytes; `data_bytes` is the size of `model.onnx.data`, None where there is none.
 
     Raises:
@@ -59,10 +67,12 @@ def check_graph(data: bytes, data_bytes: int | None, inputs: Mapping[str, InputE
         model = ModelProto.FromString(data)
     except DecodeError:
         raise BundleError(f"{where} is not a sound ONNX file. Get the bundle again from its source.") from None
-    return _check_model(model, data_bytes, inputs, where)
+    return _check_model(model, data_bytes, inputs, where, part)
 
 
-def _check_model(model: ModelProto, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str) -> Graph:
+def _check_model(
+    model: ModelProto, data_bytes: int | None, inputs: Mapping[str, InputEntry], where: str, part: Part
+) -> Graph:
     opset = _check_versions(model, where)
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
@@ -79,9 +89,9 @@ def _check_model(model: ModelProto, data_bytes: int | None, inputs: Mapping[str,
     for node in graph.node:
         check_node(node, opset, where)
     names = _check_inputs(graph, inputs, where)
-    output = _check_output(graph, where)
+    output = _check_output(graph, where) if part != "lookups" else _check_places(graph, where)
     check_bounds(graph, opset, where)
-    requests = _requests(graph, inputs, where)
+    requests = _requests(graph, inputs, where, part)
     return Graph(names, _flat(graph) - requests, output, len(graph.node), requests)
 
 
@@ -155,7 +165,7 @@ def _check_inputs(graph: GraphProto, inputs: Mapping[str, InputEntry], where: st
     return tuple(value.name for value in given)
 
 
-def _requests(graph: GraphProto, inputs: Mapping[str, InputEntry], where: str) -> frozenset[str]:
+def _requests(graph: GraphProto, inputs: Mapping[str, InputEntry], where: str, part: Part) -> frozenset[str]:
     """Return the inputs with a row for each request, the index that brings them to the candidates checked."""
     if not has_index(graph):
         return frozenset()
@@ -173,7 +183,7 @@ def _requests(graph: GraphProto, inputs: Mapping[str, InputEntry], where: str) -
     }
     found = frozenset(name for name, first in firsts.items() if first == REQUESTS)
     due = frozenset(name for name in firsts if inputs[name].role == "request")
-    if found != due or not found:
+    if found != due or not (found or part != "model"):
         odd = sorted(found ^ due)[:1] or ["no input"]
         raise _refusal(where, f"graph and manifest do not agree on whether {odd[0]!r} has a row for each request")
     return found
@@ -193,6 +203,14 @@ def _check_output(graph: GraphProto, where: str) -> tuple[int | None, ...]:
     if not dims or dims[0] is not None:
         raise _refusal(where, f"its output has shape {dims}; the first dimension must be the open batch")
     return tuple(dims[1:])
+
+
+def _check_places(graph: GraphProto, where: str) -> tuple[int | None, ...]:
+    """Check that all outputs are whole numbers: the places of rows."""
+    odd = [value.name for value in graph.output if value.type.tensor_type.elem_type not in _WHOLE]
+    if odd or not graph.output:
+        raise _refusal(where, f"its output {(odd or [''])[0][:80]!r} is no place of a row, a whole number")
+    return ()
 
 
 def _refusal(where: str, why: str) -> BundleError:

@@ -5,6 +5,8 @@ from typing import Any
 
 from flyweight.bundle.manifest import EstimateEntry, Manifest, MeasurementEntry
 from flyweight.bundle.read import read_bundle
+from flyweight.bundle.shards.plan import ShardedManifest
+from flyweight.bundle.shards.read import is_sharded, read_front
 from flyweight.bundle.timing import LatencyEntry
 
 
@@ -20,7 +22,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         >>> inspect("ranker.fly")["drop"]["certified"]  # doctest: +SKIP
         True
     """
-    bundle = read_bundle(path)
+    bundle = read_front(path).bundle if is_sharded(path) else read_bundle(path)
     manifest, timing = bundle.manifest, bundle.timing
     latency = timing.latency
     return {
@@ -52,7 +54,19 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "wall_seconds": timing.wall_seconds,
         "samples": len(bundle.samples),
         "files": dict(bundle.sizes),
+        **_split(manifest),
     }
+
+
+def _split(manifest: Manifest) -> dict[str, Any]:
+    """Return, of a sharded bundle, how it was split."""
+    if not isinstance(manifest, ShardedManifest):
+        return {}
+    plan = manifest.shards
+    tables = {one.name: {"rows": one.rows, "row": one.row, "dtype": one.dtype} for one in plan.tables}
+    kept = [one.model_dump() for one in plan.kept]
+    bytes_of = [one.bytes for one in plan.files]
+    return {"shards": {"count": plan.shards, "by": plan.by, "bytes": bytes_of, "tables": tables, "kept": kept}}
 
 
 def _measured(measured: MeasurementEntry) -> dict[str, Any]:

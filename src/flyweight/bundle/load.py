@@ -1,16 +1,25 @@
 """Loading a bundle: read, checked, and started in the engine that was fastest or the next one that runs."""
 
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from flyweight.bundle.ranker import Ranker
 from flyweight.bundle.read import Bundle, read_bundle
+from flyweight.bundle.shards.ranker import Missing, check_servers, join_shards
+from flyweight.bundle.shards.read import is_sharded, read_front
 from flyweight.bundle.verify import agreements
 from flyweight.cost.hardware import allowed_cores
+from flyweight.engines.engine import Prepared
 from flyweight.engines.registry import FALLBACKS, KNOWN, find_engine
 from flyweight.engines.threads import checked_threads
 from flyweight.errors import EngineError, FlyweightError, InputError
+
+#: Makes a ranker of a bundle's model in an engine.
+Make = Callable[[Prepared, str], Ranker]
+#: Seconds that a call waits for the servers of a sharded bundle.
+TIMEOUT = 1.0
 
 
 def load(
@@ -19,6 +28,9 @@ def load(
     engine: str | None = None,
     threads: int | None = None,
     unknown: Literal["map", "refuse"] = "map",
+    shards: Sequence[str] | None = None,
+    missing: Missing = "refuse",
+    timeout: float = TIMEOUT,
 ) -> Ranker:
     """Read a bundle, check it and start its model in an engine.
 
@@ -30,11 +42,16 @@ def load(
             0 leaves it to the engine.
         unknown: ids outside of a vocabulary are taken for its field's id of unknown values and counted
             (`Ranker.unknown_ids`), or refused; fields without such an id refuse them anyhow.
+        shards: of a sharded bundle, the address of each shard's server in order, "host:port".
+        missing: a request for rows of a shard that is away is an error ("refuse"), or is scored with stand-ins
+            ("degrade": `ShardedRanker.degraded` counts them). Either way the shard is used again once it answers.
+        timeout: seconds that a call waits for the shards.
 
     Raises:
         BundleError: the bundle is damaged, altered, incomplete, newer or not to be trusted.
         InputError: the engine's name, or the policy, is unknown; threads are negative, or far more than cores.
         EngineError: the engine asked for is not installed, or no engine can run the bundle with its scores.
+        ShardError: a shard is away and `missing` is "refuse", or another one is served at an address.
 
     Example:
         >>> fw.load("ranker.fly").score({"user_id": 7}, {"item_id": [3, 5]}).shape  # doctest: +SKIP
@@ -43,20 +60,33 @@ def load(
     threads = None if threads is None else checked_threads(threads)
     if unknown not in ("map", "refuse"):
         raise InputError(f"unknown must be 'map' or 'refuse'; seen {unknown!r}.")
-    bundle = read_bundle(path)
-    ranker = _start(bundle, engine, threads) if engine is not None else _start_first(bundle, threads)
+    bundle, make = _opened(path, shards, missing, timeout)
+    ranker = _start_first(bundle, make, threads) if engine is None else _start(bundle, make, engine, threads)
     ranker.maps_unknown = unknown == "map"
     return ranker
 
 
-def _start_first(bundle: Bundle, threads: int | None) -> Ranker:
+def _opened(path: str | Path, shards: Sequence[str] | None, missing: Missing, timeout: float) -> tuple[Bundle, Make]:
+    """Read a bundle, or the front of a sharded one, and return how a ranker is made of it."""
+    if not is_sharded(path):
+        bundle = read_bundle(path)
+        if shards is not None:
+            raise InputError(f"{path} is not sharded; load it without shards=, or split it: fw.shard(...).")
+        return bundle, lambda prepared, engine: Ranker(bundle, prepared, engine)
+    front = read_front(path)
+    check_servers(front, shards, missing, timeout)
+    addresses = tuple(shards or ())
+    return front.bundle, lambda prepared, engine: join_shards(front, prepared, engine, addresses, missing, timeout)
+
+
+def _start_first(bundle: Bundle, make: Make, threads: int | None) -> Ranker:
     """Start the recorded engine or, where that cannot be had, the first that runs, with a warning."""
     recorded = bundle.timing.engine
     known = recorded in KNOWN
     reasons: list[str] = [] if known else [f"{recorded} is unknown here"]
     for name in [recorded] * known + [name for name in FALLBACKS if name != recorded]:
         try:
-            ranker = _start(bundle, name, threads)
+            ranker = _start(bundle, make, name, threads)
         except EngineError as error:
             reasons.append(str(error))
             continue
@@ -86,13 +116,13 @@ def _wrong(ranker: Ranker) -> str | None:
     return None if bad is None else f"its scores of the stored requests are not the model's: {bad.words}"
 
 
-def _start(bundle: Bundle, engine: str, threads: int | None) -> Ranker:
+def _start(bundle: Bundle, make: Make, engine: str, threads: int | None) -> Ranker:
     chosen = find_engine(engine)
     why = chosen.available()
     if why is not None:
         raise EngineError(why)
     count = _threads(bundle, engine) if threads is None else threads
-    return Ranker(bundle, chosen.prepare(bundle.model, count), engine)
+    return make(chosen.prepare(bundle.model, count), engine)
 
 
 def _threads(bundle: Bundle, engine: str) -> int:

@@ -64,18 +64,18 @@ def _read(path: Path) -> Bundle:
     check_folder(path)
     manifest, manifest_bytes = _read_manifest(path)
     sizes = list_sizes(path)
-    timing = _read_timing(path)
+    timing = read_timing(path)
     for name in sorted({MANIFEST, REPORT} - timing.files.keys()):
         raise BundleError(f"{path / TIMING} lacks the hash of {name}; the bundle was altered: get it again.")
-    _check_hash(path / MANIFEST, timing.files["manifest.json"], manifest_bytes)
+    check_hash(path / MANIFEST, timing.files["manifest.json"], manifest_bytes)
     check_file(path / REPORT, timing.files["report.html"])
     _check_names(path, manifest, sizes)
     if DATA in sizes:
         check_file(path / DATA, manifest.files["model.onnx.data"])
     data = read_bytes(path / MODEL)
-    _check_hash(path / MODEL, manifest.files["model.onnx"], data)
+    check_hash(path / MODEL, manifest.files["model.onnx"], data)
     graph = check_graph(data, sizes.get(DATA), manifest.inputs, str(path / MODEL))
-    samples = _read_samples(path, manifest, graph)
+    samples = read_samples(path, manifest, graph)
     return Bundle(path, manifest, timing, samples, graph, sizes)
 
 
@@ -87,7 +87,7 @@ def _read_manifest(path: Path) -> tuple[Manifest, bytes]:
     value = parse(data, str(file))
     _check_format(value, file)
     manifest = validate(Manifest, value, str(file))
-    _check_records(manifest, file)
+    check_records(manifest, file)
     return manifest, data
 
 
@@ -95,6 +95,11 @@ def _check_format(value: Any, file: Path) -> None:
     version = value.get("format") if isinstance(value, dict) else None
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise BundleError(f"{file} names no bundle format (a whole number from 1 on); it is not a bundle's manifest.")
+    if "shards" in value:
+        raise BundleError(
+            f"{file.parent} is a sharded bundle, whose tables lie with servers: fw.load({str(file.parent)!r}, "
+            "shards=['host:port', ...])."
+        )
     if version > FORMAT:
         maker = one_line(value.get("flyweight", "of a later version"), 40)
         raise BundleError(
@@ -103,7 +108,7 @@ def _check_format(value: Any, file: Path) -> None:
         )
 
 
-def _check_records(manifest: Manifest, file: Path) -> None:
+def check_records(manifest: Manifest, file: Path) -> None:
     """Check what no single field can: id maps against inputs and ids against dtypes."""
     for name, spec in manifest.inputs.items():
         if spec.rows is not None and not spec.dtype.startswith(("int", "uint")):
@@ -120,7 +125,8 @@ def _check_records(manifest: Manifest, file: Path) -> None:
             )
 
 
-def _read_timing(path: Path) -> TimingFile:
+def read_timing(path: Path) -> TimingFile:
+    """Return a bundle's timing, held against its own checksum."""
     file = path / TIMING
     value = parse(read_bytes(file), str(file))
     timing = validate(TimingFile, value, str(file))
@@ -130,10 +136,11 @@ def _read_timing(path: Path) -> TimingFile:
     return timing
 
 
-def _read_samples(path: Path, manifest: Manifest, graph: Graph) -> tuple[Sample, ...]:
+def read_samples(path: Path, manifest: Manifest, graph: Graph) -> tuple[Sample, ...]:
+    """Return a bundle's stored requests, held against their hash and the inputs."""
     file = path / SAMPLES
     data = read_bytes(file)
-    _check_hash(file, manifest.files["samples.json"], data)
+    check_hash(file, manifest.files["samples.json"], data)
     entry = validate(SamplesFile, parse(data, str(file)), str(file))
     return samples_from_entry(entry, manifest.inputs, graph.flat, str(file))
 
@@ -146,5 +153,6 @@ def _check_names(path: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
         raise BundleError(f"{path / odd[0]} {where}; the bundle is incomplete or was altered: get it again.")
 
 
-def _check_hash(file: Path, due: File, data: bytes) -> None:
+def check_hash(file: Path, due: File, data: bytes) -> None:
+    """Check what was read of a file against its size and hash."""
     check_content(file, due, len(data), hashlib.sha256(data).hexdigest())

@@ -59,8 +59,8 @@ def samples_to_json(samples: Iterable[Sample]) -> dict[str, Any]:
     return {
         "requests": [
             {
-                "inputs": {name: _spell(array) for name, array in sample.inputs.items()},
-                "scores": _spell(sample.scores),
+                "inputs": {name: array_to_json(array) for name, array in sample.inputs.items()},
+                "scores": array_to_json(sample.scores),
                 **({"noise": float(sample.noise)} if sample.noise else {}),
             }
             for sample in samples
@@ -84,15 +84,16 @@ def samples_from_entry(
             raise BundleError(
                 f"{place} and the manifest differ in input {odd[0]!r}; the bundle was altered: get it again."
             )
-        scores = _array(entry.scores, f"{place}: scores")
-        arrays = {name: _array(array, f"{place}: {name}") for name, array in entry.inputs.items()}
+        scores = array_from_entry(entry.scores, f"{place}: scores")
+        arrays = {name: array_from_entry(array, f"{place}: {name}") for name, array in entry.inputs.items()}
         for name, array in arrays.items():
             _check_input(f"{place}: {name}", array, inputs[name], len(array) if name in flat else len(scores))
         samples.append(Sample(arrays, scores, entry.noise))
     return tuple(samples)
 
 
-def _spell(array: NDArray[Any]) -> dict[str, Any]:
+def array_to_json(array: NDArray[Any]) -> dict[str, Any]:
+    """Return an array as JSON: dtype, shape and values."""
     array = np.asarray(array)
     values = (array.astype(np.uint8) if array.dtype == bool else array).ravel().tolist()
     if array.dtype == np.float32:  # the fewest digits that are read as the same float32, half as many
@@ -100,7 +101,12 @@ def _spell(array: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}
 
 
-def _array(entry: ArrayEntry, place: str) -> NDArray[Any]:
+def array_from_entry(entry: ArrayEntry, place: str) -> NDArray[Any]:
+    """Return the array of an entry.
+
+    Raises:
+        BundleError: values do not fit the shape or the dtype, or are not finite.
+    """
     elements = math.prod(entry.shape)
     if elements != len(entry.values) or not 0 < elements <= MAX_ELEMENTS or not entry.shape:
         raise BundleError(

@@ -155,9 +155,12 @@ def _constants(tensors: Iterable[TensorProto]) -> dict[str, Value]:
 
 
 def _length(dim: Any, rows: Collection[str | None], batch: int, *, leads: bool) -> int:
-    """Return a dimension's length at a batch; an open one may be called "rows", "rows + 1" or anything else."""
+    """Return a dimension's length at a batch; an open one may be called "rows", "rows + 1", "14*rows" or otherwise."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
+    times, _, of = dim.dim_param.partition("*")  # "14*rows": the rows that a front is given of 14 fields' tables
+    if of and times.isascii() and times.isdigit() and len(times) < 7:
+        return batch * int(times)
     name, _, more = dim.dim_param.partition(" + ")
     if name in rows and (more == "" or (more.isascii() and more.isdigit() and len(more) < 7)):
         return batch + int(more or 0)

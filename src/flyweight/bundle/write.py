@@ -57,7 +57,7 @@ def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = Fals
     with disk_errors_in_words(target, needed):
         target.parent.mkdir(parents=True, exist_ok=True)
         with part_beside(target) as part:
-            hashes = {source.name: _copy(source, part / source.name) for source in sources}
+            hashes = {source.name: copy_file(source, part / source.name) for source in sources}
             _write_texts(part, texts, contents, hashes)
             flush_folder(part)
             _read_back(part, target)
@@ -98,21 +98,23 @@ def _texts(contents: Contents) -> dict[str, bytes]:
 
 def _write_texts(part: Path, texts: dict[str, bytes], contents: Contents, hashes: dict[str, dict[str, object]]) -> None:
     for name, data in texts.items():
-        _write(part / name, data)
-    files = {**hashes, SAMPLES: _described(texts[SAMPLES])}
+        write_file(part / name, data)
+    files = {**hashes, SAMPLES: described(texts[SAMPLES])}
     evidence = contents.evidence.model_dump()
     manifest = canonical({**evidence, "format": FORMAT, "flyweight": flyweight.__version__, "files": files})
-    _write(part / MANIFEST, manifest)
+    write_file(part / MANIFEST, manifest)
     timing = contents.timing.model_dump()
-    timing["files"] = {MANIFEST: _described(manifest), REPORT: _described(texts[REPORT])}
-    _write(part / TIMING, canonical({**timing, "checksum": checksum(timing)}))
+    timing["files"] = {MANIFEST: described(manifest), REPORT: described(texts[REPORT])}
+    write_file(part / TIMING, canonical({**timing, "checksum": checksum(timing)}))
 
 
-def _described(data: bytes) -> dict[str, object]:
+def described(data: bytes) -> dict[str, object]:
+    """Return the size and the hash of a file's content."""
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _copy(source: Path, copy: Path) -> dict[str, object]:
+def copy_file(source: Path, copy: Path) -> dict[str, object]:
+    """Copy a file, flushed to the disk, and return its size and hash."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as old, copy.open("xb") as new:
         while piece := old.read(_CHUNK):
@@ -123,7 +125,8 @@ def _copy(source: Path, copy: Path) -> dict[str, object]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _write(file: Path, data: bytes) -> None:
+def write_file(file: Path, data: bytes) -> None:
+    """Write a new file, flushed to the disk."""
     with file.open("xb") as stream:
         stream.write(data)
         stream.flush()

@@ -11,6 +11,7 @@ import typer
 
 import flyweight
 from flyweight.cli import parallel
+from flyweight.cli import shard as sharding
 from flyweight.cli.bench import bench
 from flyweight.cli.compress import compress, compress_source
 from flyweight.cli.display import errors, out
@@ -80,6 +81,9 @@ def inspect(
         from flyweight.report.terminal import render_table
 
         out.print(render_table(report_of(facts)), soft_wrap=False)
+        if (split := facts.get("shards")) is not None:
+            sizes, tables = ", ".join(f"{size:,}" for size in split["bytes"]), ", ".join(split["tables"])
+            out.print(f"Split by {split['by']} over {split['count']} shards of {sizes} bytes: {tables}", markup=False)
     elif json_path == "-":
         sys.stdout.write(text)
     else:
@@ -93,12 +97,20 @@ def inspect(
 def verify(
     bundle: BundlePath,
     engine: Annotated[str | None, typer.Option(help="only this engine; every one that is here otherwise")] = None,
+    shard: Annotated[
+        list[str] | None, typer.Option(help="of a sharded bundle, host:port of a server; once for each, in order")
+    ] = None,
 ) -> None:
     """Check a bundle's hashes and structure, and run its stored requests in the engines that are here."""
+    from flyweight.bundle.shards.read import is_sharded
+    from flyweight.bundle.shards.verify_sharded import verify_sharded
     from flyweight.bundle.verify import verify as check
 
     with stoppable():
-        verification = check(bundle, engine=engine)
+        if is_sharded(bundle):
+            verification = verify_sharded(bundle, shard, engine=engine)
+        else:
+            verification = check(bundle, engine=engine)
     out.print(str(verification), markup=False)
     if not verification.ok:
         raise typer.Exit(NOT_VERIFIED)
@@ -125,6 +137,8 @@ app.command()(bench)
 app.command()(profile)
 app.command()(encode)
 app.command()(export)
+app.command()(sharding.shard)
+app.command()(sharding.serve_shard)
 app.add_typer(parallel.app, name="parallel")
 
 
