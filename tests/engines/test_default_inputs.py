@@ -8,10 +8,11 @@ import pytest
 from hoisted_file import INDEX, ITEM, USER, expected, write_hoisted
 
 from flyweight.engines.engine import Engine, Prepared
-from flyweight.engines.inputs import read_inputs, read_signature
+from flyweight.engines.inputs import Input, fit_inputs, read_inputs, read_signature
 from flyweight.engines.openvino import OpenVino
 from flyweight.engines.registry import ENGINES, TORCH
 from flyweight.errors import InputError
+from flyweight.task.field import REQUEST_INDEX
 
 STARTED = {**ENGINES, "torch": TORCH["torch"]}
 ALL = pytest.mark.parametrize("engine", STARTED.values(), ids=list(STARTED))
@@ -86,3 +87,15 @@ def test_openvino_works_the_default_out_once(path: Path) -> None:
     compiled = [engine.compile(path, 1, given) for given in ((), ("request_index",))]
     names = [{port.get_any_name() for port in one.inputs} for one in compiled]
     assert names == [{"user", "item"}, {"user", "item", "request_index"}]
+
+
+def test_rows_of_several_fields_of_a_request_must_fit_the_requests() -> None:
+    """A front of a sharded bundle takes the rows of 11 fields of each request one after the other."""
+    rows = Input("rows", np.dtype("float32"), (None, 4), ("", ""), ((0, 11, "requests"),))
+    index = Input(REQUEST_INDEX, np.dtype("int64"), (None,), ("spread",))
+    given = {"rows": np.zeros((22, 4), np.float32), REQUEST_INDEX: np.array([0, 1, 1])}
+    assert fit_inputs([rows], given, [index])["rows"].shape == (22, 4)
+    with pytest.raises(InputError, match="holds 0 to 2; there are 2 requests"):
+        fit_inputs([rows], given | {REQUEST_INDEX: np.array([0, 2])}, [index])
+    with pytest.raises(InputError, match="has 23 places for 11 of each of the 2 requests of 'rows'; 22 are due"):
+        fit_inputs([rows], given | {"rows": np.zeros((23, 4), np.float32)}, [index])

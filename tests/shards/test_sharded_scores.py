@@ -113,6 +113,66 @@ def test_wide_rows_of_histories_of_any_length_are_asked_for_once(tmp_path: Path)
         np.testing.assert_allclose(ranker.predict({"history": ids}), table[ids].sum((1, 2)), rtol=1e-4, atol=1e-4)
 
 
+def stacked_bundle(folder: Path) -> Path:
+    """A hoisted bundle that looks two fields of a request up in one stack, as `fw.compress` writes several."""
+    rng = np.random.default_rng(1)
+    sizes = {"stack": (50, 4), "items": (30, 4), "w": (8, 4)}
+    weights = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    whole = {"starts": [[0], [20]], "both": [2, -1], "flat": [-1], "rows_first": [-1, 8], "w_axis": [1]}
+    nodes = [
+        helper.make_node("Concat", ["user", "store"], ["ids"], axis=0),
+        helper.make_node("Reshape", ["ids", "both"], ["by_field"]),
+        helper.make_node("Add", ["by_field", "starts"], ["in_stack"]),
+        helper.make_node("Transpose", ["in_stack"], ["by_request"], perm=[1, 0]),
+        helper.make_node("Reshape", ["by_request", "flat"], ["places"]),
+        helper.make_node("Gather", ["stack", "places"], ["found"]),
+        helper.make_node("Reshape", ["found", "rows_first"], ["request"]),
+        helper.make_node("MatMul", ["request", "w"], ["once"]),
+        helper.make_node("Gather", ["once", REQUEST_INDEX], ["spread"]),
+        helper.make_node("Gather", ["items", "item"], ["candidate"]),
+        helper.make_node("Mul", ["spread", "candidate"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "w_axis"], ["score"], keepdims=0),
+    ]
+    constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    constants += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in whole.items()]
+    proto = tiny_models.model(nodes, constants, {name: (TensorProto.INT64, []) for name in ("user", "store", "item")})
+    for value in proto.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = "n" if value.name == "item" else "requests"
+    proto.graph.input.append(helper.make_tensor_value_info(REQUEST_INDEX, TensorProto.INT64, ["spread"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), REQUEST_INDEX))
+    size = tiny_models.export(folder / "e", proto, outside=False)
+    rows = {"user": 20, "store": 30, "item": 30}
+    entries = {
+        name: InputEntry(role="candidate" if name == "item" else "request", rows=count, dtype="int64", shape=[])
+        for name, count in rows.items()
+    }
+    ids = {name: np.full(3, count - 1) for name, count in rows.items()}
+    request = np.concatenate([weights["stack"][19], weights["stack"][49]])
+    score = float((request @ weights["w"] * weights["items"][29]).sum())
+    sample = Sample(ids, np.full(3, score, np.float32))
+    contents = Contents(
+        folder / "e", tiny_models.evidence(size, inputs=entries), tiny_models.timing(), [sample], "<html>"
+    )
+    return write_bundle(folder / "stacked.fly", contents)
+
+
+@pytest.mark.parametrize("by", ["rows", "tables"])
+def test_stacked_fields_of_several_requests_are_told_apart(tmp_path: Path, by: Any) -> None:
+    path = stacked_bundle(tmp_path)
+    out = shard(path, tmp_path / "s.fly", shards=2, by=by, over=1)
+    assert out.plan.tables[0].edges == [0, 20]
+    flat = {"user": np.arange(20), "store": np.arange(29, 9, -1), "item": np.arange(20)}
+    requests, offsets = {"user": [3, 4, 5], "store": [7, 8, 9]}, [0, 8, 8, 20]
+    with (
+        served(*shards_of(out.path, 2)) as addresses,
+        fw.load(path) as whole,
+        fw.load(out.path, shards=addresses) as parts,
+    ):
+        assert np.array_equal(whole.predict(flat), parts.predict(flat))
+        together = parts.score_many(requests, {"item": np.arange(20)}, offsets)
+        assert np.array_equal(whole.score_many(requests, {"item": np.arange(20)}, offsets), together)
+
+
 def test_coded_ranker_of_the_exporter_scores_alike(tmp_path: Path) -> None:
     """Packed codes, stacked tables, a request computed once: what `fw.compress` writes."""
     import torch

@@ -1,5 +1,6 @@
 """What a prepared model takes, and arrays made to fit it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from flyweight.task.field import REQUEST_INDEX, REQUESTS
 
 #: The dimension that counts rows, in files that we write.
 ROWS = "rows"
+_MULTIPLE = re.compile(r"([1-9][0-9]{0,5})\*([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Input:
         dtype: of its numbers.
         shape: None where open; dimensions of one name have one size in a batch.
         labels: names of the open dimensions, "" where fixed or not a plain name.
+        multiples: of open dimensions that are so many times a named one ("11*requests"): place, times and name.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     labels: tuple[str, ...] = ()
+    multiples: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ def _input(value: onnx.ValueInfoProto) -> Input:
         np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
         tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes),
         tuple(size.dim_param if size.dim_param.isidentifier() else "" for size in sizes),
+        tuple(
+            (place, int(found[1]), found[2])
+            for place, size in enumerate(sizes)
+            if (found := _MULTIPLE.fullmatch(size.dim_param)) is not None
+        ),
     )
 
 
@@ -150,7 +159,7 @@ def _fit(
 ) -> NDArray[Any]:
     array: NDArray[Any] = np.asarray(value)
     # A request has dozens of fields and few kinds of them: what passed once need not be looked at again.
-    kind = (array.shape, one.labels, one.shape)
+    kind = (array.shape, one.labels, one.shape, one.multiples)
     if kind not in checked:
         _check_shape(one, array, sizes)
         checked.add(kind)
@@ -185,3 +194,10 @@ def _check_shape(one: Input, array: NDArray[Any], sizes: dict[str, tuple[str, in
                 raise InputError(
                     f"Input {one.name!r} has {seen} {label} and {first!r} has {size}; they must be equally long."
                 )
+    for place, times, label in one.multiples:
+        first, size = sizes.setdefault(label, (one.name, array.shape[place] // times))
+        if size * times != array.shape[place]:
+            raise InputError(
+                f"Input {one.name!r} has {array.shape[place]} places for {times} of each of the {size} {label} of "
+                f"{first!r}; {size * times} are due."
+            )
