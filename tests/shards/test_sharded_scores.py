@@ -88,7 +88,7 @@ def test_threads_score_at_the_same_time(tmp_path: Path) -> None:
 
 def history_bundle(folder: Path) -> tuple[Path, np.ndarray[Any, Any]]:
     """A bundle that sums wide rows of a history of any length, by places counted from the end too."""
-    table = np.random.default_rng(0).normal(size=(40, 32)).astype(np.float32)
+    table = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
     nodes = [
         helper.make_node("Gather", ["table", "history"], ["rows"]),
         helper.make_node("ReduceSum", ["rows", "axes"], ["score"], keepdims=0),
