@@ -420,16 +420,20 @@ def pages(found: Json) -> dict[str, str]:
                 f"**{one['paired_ms']['p50']:.2f} ms** | **{parts['p99'] - whole['p99']:.2f} ms** | "
                 f"{one['max_difference']:g} |"
             )
-        lines += ["", "| part of the way, p50 (p99) | " + " | ".join(found["latency"]) + " |", "|---|---|---|"]
+        lines += ["", "| part of the way, p50 (p99) | " + " | ".join(found["latency"]) + " |"]
+        lines += ["|---" * (1 + len(found["latency"])) + "|"]
         for part in ("which rows", "their rows"):
             times = [one["ms"][part] for one in found["latency"].values()]
             cells = (f"{one['p50']:.2f} ({one['p99']:.2f}) ms" for one in times)
             lines.append(f"| {part} | " + " | ".join(cells) + " |")
-        for who, words in (("front", "processor time of both in the front"), ("server", "of the busier server")):
-            cells = (f"{one[who]:.2f} ms" for one in found["processor"].values())
-            lines.append(f"| {words} | " + " | ".join(cells) + " |")
         load = ", ".join(f"{one['load_average']:.1f}" for one in found["latency"].values())
         made["latency"] = "\n".join([*lines, "", f"Load average of the machine (2 cores) as timing began: {load}."])
+    if "processor" in found:
+        lines = ["| processor time of a request's lookups | in the front | in the busier server |", "|---|---|---|"]
+        lines += [
+            f"| {name} | {one['front']:.2f} ms | {one['server']:.2f} ms |" for name, one in found["processor"].items()
+        ]
+        made["processor"] = "\n".join(lines)
     if "transport" in found:
         ways = list(next(iter(found["transport"].values()))["ms"])
         lines = ["| 7,000 rows of two servers, p50 (p99) | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
