@@ -22,7 +22,7 @@ def test_plan_says_stages_times_and_what_more_would_give(
     assert planned.returncode == 0, planned.stderr
     assert "2 stages, micro-batches of" in planned.stdout
     assert "MB of weights, sends" in planned.stdout
-    assert " 1 stages:  1.00 times the throughput" in planned.stdout
+    assert " 1 units:  1.00 times the throughput" in planned.stdout
     assert "Wrote plan.json" in planned.stdout
     assert json.loads((place / "plan.json").read_text())["format"] == 1
 

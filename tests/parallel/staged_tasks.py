@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import flyweight as fw
+from flyweight.parallel.ring import Ring
 from flyweight.zoo.models.resnet import ResNet
 from flyweight.zoo.models.sasrec import SASRec
 from small_tasks import Ranker, batches, seeded, splits
@@ -42,11 +43,36 @@ def resnet() -> fw.Task:
 def transformer() -> fw.Task:
     """A small transformer over histories, whose item table also scores."""
     history = torch.randint(0, 9, (64, 4), generator=torch.Generator().manual_seed(1))
-    model = seeded(lambda: SASRec(9, 4, 6, 1, 3, 7)).eval()
+    model = seeded(lambda: SASRec(9, 4, 6, 1, 3, 7, dropout=0.0)).eval()
     return _of_samples(model, "history", history, 9, 9)
 
 
 TASKS = {"mlp": mlp, "resnet": resnet, "transformer": transformer}
+PRUNE = fw.Prune(ratio=0.5)
+CODES = fw.EncodeTables(bits_per_row=8)
+INT8 = fw.Quantize(weights="int8", activations="int8", mixed=False, force=True)
+#: Each compression on its own, and all that a network can have.
+STEPS: dict[str, tuple[str, tuple[fw.Step, ...]]] = {
+    "mlp pruned": ("mlp", (PRUNE,)),
+    "mlp coded": ("mlp", (CODES,)),
+    "mlp int8": ("mlp", (INT8,)),
+    "mlp pruned, coded, int8": ("mlp", (PRUNE, CODES, INT8)),
+    "resnet pruned": ("resnet", (PRUNE,)),
+    "resnet int8": ("resnet", (INT8,)),
+    "transformer pruned": ("transformer", (PRUNE,)),
+    "transformer int8": ("transformer", (INT8,)),
+}
+
+
+def compressed(name: str) -> fw.Task:
+    """A task whose model was compressed; its teacher is the model before."""
+    of, steps = STEPS[name]
+    task = TASKS[of]()
+    for step in steps:
+        change = step.apply(task)
+        assert change.done, f"{name}: {change.skipped}"
+        task = task.with_model(change.model)
+    return task
 
 
 def throws(rank: int, ranks: int, folder: Path) -> None:
@@ -54,6 +80,40 @@ def throws(rank: int, ranks: int, folder: Path) -> None:
     if rank == 0:
         raise ValueError("the disk of this rank is gone")
     torch.distributed.recv(torch.zeros(1), src=0)
+
+
+def waits_for_a_dead_one(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...]) -> None:
+    """Die before anything was sent while the other waits at its end of the shared memory."""
+    if rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rings[0].take(1)
+
+
+def sends_to_a_dead_one(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...]) -> None:
+    """Die after the first micro-batch while the other has no slot left to send in."""
+    if rank == 0:
+        for _ in range(9):
+            rings[0].put([torch.zeros(4, 1000)])
+    rings[0].take(4)
+    raise ValueError("the second stage is broken")
+
+
+def counts(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...]) -> None:
+    """Send nine micro-batches of two tensors, the last of fewer rows, and keep what arrives."""
+    sent = [[torch.full((rows, 3), float(number)), torch.arange(rows) + number] for number, rows in COUNTED]
+    if rank == 0:
+        for tensors in sent:
+            rings[0].put(tensors)
+        return
+    found = []
+    for _, rows in COUNTED:
+        found.append([one.clone() for one in rings[0].take(rows)])
+        rings[0].give_back()
+    torch.save([found, sent], folder / "found.pt")
+
+
+#: Number and rows of micro-batches.
+COUNTED = [(number, 4) for number in range(8)] + [(8, 1)]
 
 
 def is_killed(rank: int, ranks: int, folder: Path) -> None:

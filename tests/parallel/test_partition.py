@@ -1,13 +1,19 @@
 """Partitions: what they say, what they refuse, and that compressed models are cut too."""
 
+import re
+
 import pytest
-from staged_tasks import TASKS, mlp
+import torch
+from staged_tasks import STEPS, TASKS, compressed, mlp
 from torch import Tensor, nn
 
 import flyweight as fw
+from flyweight.graph.trace import trace
 from flyweight.parallel.balance import Link
+from flyweight.parallel.cuts import find_cuts
 from flyweight.parallel.partition import partition
-from small_tasks import FIELDS, splits
+from flyweight.parallel.split import stage_module
+from small_tasks import splits
 
 FAST = Link(1e12, 0.0)
 
@@ -28,14 +34,20 @@ def test_stages_cover_the_model_in_order(name: str, stages: int) -> None:
     assert f"{stages} stages" in str(found)
 
 
-def test_coded_and_rounded_models_are_cut_too() -> None:
-    task = mlp()
-    result = fw.compress(
-        task, steps=[fw.EncodeTables(bits_per_row=8), fw.Quantize(weights="int8", activations="int8")]
-    )
-    compressed = fw.Task(model=result.model, inputs=FIELDS, **splits())
-    found = partition(compressed, 2, link=FAST)  # which checks that stages give what the whole gives
-    assert len(found.stages) == 2
+@pytest.mark.parametrize("name", STEPS)
+def test_every_cut_of_a_compressed_model_gives_the_whole(name: str) -> None:
+    task = compressed(name)
+    inputs, _, _ = next(task.batches("validation"))
+    traced = trace(task.model, inputs)
+    cuts = find_cuts(traced).legal
+    assert cuts
+    with torch.no_grad():
+        wanted = traced(**inputs)
+        for cut in cuts:
+            first, second = stage_module(traced, None, cut), stage_module(traced, cut, None)
+            sent = first(**{key: inputs[key] for key in first.reads})
+            found = second(*sent, **{key: inputs[key] for key in second.reads})
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 class Dominated(nn.Module):
@@ -56,8 +68,18 @@ def prices_alone(model: nn.Module) -> fw.Task:
 
 def test_a_layer_that_dominates_is_named_with_its_share() -> None:
     said = str(partition(prices_alone(Dominated()), 3, link=FAST))
-    assert "large alone takes" in said
-    assert "cannot be divided: no number of stages is more than 1." in said
+    share = re.search(r"large alone takes (\d+)% of the time and cannot be divided: no number of stages is", said)
+    times = re.search(r"is more than (\d\.\d\d) times as fast", said)
+    assert share, said
+    assert times, said
+    assert float(times[1]) == pytest.approx(100 / float(share[1]), abs=0.02)  # Amdahl's law
+
+
+def test_where_sending_costs_more_than_it_saves_the_best_cut_sends_least() -> None:
+    cuts = find_cuts(partition(mlp(), 1).traced).legal
+    found = partition(mlp(), 2, link=Link(1e4, 0.0, sender=1.0, receiver=1.0))
+    assert found.cuts[0].bytes == min(cut.bytes for cut in cuts)
+    assert found.speedup < 1
 
 
 def test_more_stages_than_cuts_are_refused_with_the_reasons() -> None:

@@ -2,15 +2,19 @@
 
 import tempfile
 import time
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from staged_tasks import TASKS, is_killed, mlp, resnet, throws
+from staged_tasks import TASKS, compressed, is_killed, mlp, resnet, throws, transformer
 
 import flyweight as fw
-from flyweight.distillation.losses import outputs_loss
+from flyweight.distillation.losses import default_distill_loss, outputs_loss
+from flyweight.distillation.working import working_copy
 from flyweight.graph.trace import trace
 from flyweight.parallel.cuts import find_cuts
 from flyweight.parallel.launch import run_ranks
@@ -39,14 +43,31 @@ def test_outputs_of_two_processes_are_those_of_one(name: str, cut: Partition) ->
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_recovery_in_two_processes_is_recovery_in_one() -> None:
+ALL = "mlp pruned, coded, int8"
+
+
+def test_a_compressed_model_in_two_processes_gives_what_it_gives_in_one(one_thread: None) -> None:
+    task = compressed(ALL)
+    found = infer_in_stages(partial(compressed, ALL), partition(task, stages=2), micro_batches=3)
+    with torch.no_grad():
+        wanted = torch.cat([task.model(**inputs) for inputs, _, _ in task.batches("validation")])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+MAKERS = {"mlp": mlp, "transformer": transformer, "coded": partial(compressed, "mlp coded")}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_recovery_in_two_processes_is_recovery_in_one(make: Callable[[], fw.Task], one_thread: None) -> None:
     """Two batches of four micro-batches, Adam, soft targets; the teacher is a model trained otherwise."""
-    task = taught()
-    done = recover_in_stages(taught, partition(task, stages=2), micro_batches=4, batches=2, rate=0.01)
-    model = trace(task.model, next(iter(task.batches("validation")))[0]).train()
-    tables = {"body.user.weight", "body.item.weight"}
-    moved = [value.requires_grad_(True) for key, value in model.named_parameters() if key not in tables]
-    optimizer, loss, losses = torch.optim.Adam(moved, lr=0.01), outputs_loss("soft", "logit", 2.0), []
+    task = taught(make)
+    cut = partition(task, stages=2)
+    done = recover_in_stages(partial(taught, make), cut, micro_batches=4, batches=2, rate=0.01)
+    working = working_copy(trace(task.model, next(iter(task.batches("validation")))[0]))
+    model, before = working.model.train(), {key: value.clone() for key, value in working.state().items()}
+    output = task.output or "logit"
+    loss, losses = outputs_loss(default_distill_loss(output), output, 2.0), []
+    optimizer = torch.optim.Adam(working.trained.values(), lr=0.01)
     for (inputs, target, _), _ in zip(task.batches("train"), range(2), strict=False):
         with torch.no_grad():
             said = call_model(task.teacher, inputs, len(target))
@@ -57,16 +78,22 @@ def test_recovery_in_two_processes_is_recovery_in_one() -> None:
         losses.append(float(each.detach()))
     assert done.losses == pytest.approx(losses, rel=1e-4)
     assert done.losses[1] != done.losses[0]
-    for key, value in model.named_parameters():
-        torch.testing.assert_close(dict(done.model.named_parameters())[key], value, rtol=1e-4, atol=1e-5)
+    found, wanted = done.model.state_dict(), working.state()
+    assert set(working.trained) <= {key for key, value in wanted.items() if not torch.equal(value, before[key])}
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
 
 
-def taught() -> fw.Task:
-    task = mlp()
+def taught(make: Callable[[], fw.Task] = mlp) -> fw.Task:
+    """A task whose teacher is another model than its own."""
+    task = make()
+    if task.model is not task.teacher:
+        return task
+    model = deepcopy(task.model)
     with torch.no_grad():
-        for value in task.model.parameters():
+        for value in task.teacher.parameters():
             value.mul_(1.5)
-    return task.with_model(mlp().model)
+    return task.with_model(model)
 
 
 def normed() -> fw.Task:

@@ -1,8 +1,10 @@
 """Cutting a row of operators into stages so that the slowest is as quick as it can be: exact, by dynamic programming.
 
 `best[k][j]`, the least time of the slowest of k stages that end at cut j, is `min over i of max(best[k-1][i], stage(i,
-j))`: the linear partition problem (Skiena 2008, section 8.5). A link works beside the units, so it is one more that
-may be the slowest. Of two ways that are as quick, the one that sends less.
+j))`: the linear partition problem (Skiena 2008, section 8.5). A stage takes what its operators take, and what it gives
+up of its own time to receive and to send: on one machine, whoever copies a tensor computes nothing meanwhile. What a
+link does beside the units makes it one more that may be the slowest. Of two ways that are as quick, the one that sends
+less.
 """
 
 from collections.abc import Sequence
@@ -18,41 +20,65 @@ class Link:
 
     Args:
         bytes_a_second: bandwidth; latency: seconds until the first byte arrives.
+        sender, receiver: seconds that the unit before it, and the one behind, compute nothing, in shares of those that
+            it is occupied; 0 where something else copies, as a network card or a GPU's copy engine does.
     """
 
     bytes_a_second: float
     latency: float
+    sender: float = 0.0
+    receiver: float = 0.0
 
     def occupied(self, bytes_: float) -> float:
         """Return the seconds for which so many bytes keep it from sending others."""
         return bytes_ / self.bytes_a_second
 
-    def seconds(self, bytes_: float) -> float:
-        """Return the seconds until so many bytes have arrived."""
-        return self.latency + self.occupied(bytes_)
+    def crossing(self, bytes_: float) -> "Crossing":
+        """Return what so many bytes take."""
+        occupied = self.occupied(bytes_)
+        beside = max(0.0, 1.0 - self.sender) * occupied  # until they have arrived, after the sender has done its part
+        return Crossing(occupied, self.sender * occupied, self.receiver * occupied, self.latency + beside)
 
 
-def balanced(seconds: Sequence[float], ends: Sequence[int], sent: Sequence[float], stages: int) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Crossing:
+    """What it takes to send a micro-batch from a stage to the next, in seconds.
+
+    Args:
+        link: that the link is occupied.
+        sender, receiver: that the stage before, and the one behind, compute nothing.
+        arrives: from when the sender is done until all has arrived.
+    """
+
+    link: float = 0.0
+    sender: float = 0.0
+    receiver: float = 0.0
+    arrives: float = 0.0
+
+
+def balanced(seconds: Sequence[float], ends: Sequence[int], sent: Sequence[Crossing], stages: int) -> tuple[int, ...]:
     """Return which cuts make stages of which the slowest is the quickest.
 
     Args:
         seconds: of each operator.
         ends: number of the last operator before each cut, rising.
-        sent: seconds for which what is sent at each cut occupies its link.
+        sent: what sending takes at each cut.
         stages: at most one more than cuts.
 
     Returns:
         The numbers of `stages - 1` cuts.
 
     Example:
-        >>> balanced([1, 1, 1, 1, 4], [0, 1, 2, 3], [0, 0, 0, 0], 2)
+        >>> balanced([1, 1, 1, 1, 4], [0, 1, 2, 3], [Crossing()] * 4, 2)
         (3,)
     """
     count = len(ends)
     upto = np.concatenate([[0.0], np.cumsum(seconds)])
     begins = upto[np.array([0, *(end + 1 for end in ends)], dtype=np.int64)]  # (cuts + 1,): the start, then each cut
     stops = np.append(begins[1:], upto[-1])  # (cuts + 1,): each cut, then the end
-    sends = np.append(np.asarray(sent, dtype=np.float64), 0.0)
+    begins[1:] -= [one.receiver for one in sent]  # a stage begins earlier, and stops later, by what it gives up
+    stops[:-1] += [one.sender for one in sent]
+    sends = np.array([*(one.link for one in sent), 0.0])
     best: NDArray[np.float64] = np.maximum(stops, sends)  # of one stage from the start to each cut, and to the end
     total = sends.copy()
     chosen: list[NDArray[np.int64]] = []

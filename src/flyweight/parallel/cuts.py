@@ -56,8 +56,30 @@ class Cuts:
 
 
 def operators_of(body: fx.GraphModule) -> list[fx.Node]:
-    """Return the nodes of a graph that compute something, in the order in which they run."""
-    return [node for node in body.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
+    """Return the nodes of a graph that compute something, in an order in which they can run.
+
+    It is the graph's, but for what is made of weights alone, as the rounded weights of a quantised model are: that
+    comes right before it is first read, so that it and its weights are of the stage that reads it.
+    """
+    nodes = [node for node in body.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
+    of_weights: set[fx.Node] = set()
+    for node in nodes:
+        read = node.all_input_nodes
+        if read and all(one in of_weights or one.op == "get_attr" for one in read):
+            of_weights.add(node)
+    placed: dict[fx.Node, None] = {}
+
+    def place(node: fx.Node) -> None:
+        for one in node.all_input_nodes:
+            if one in of_weights and one not in placed:
+                place(one)
+        placed[node] = None
+
+    for node in nodes:
+        if node not in of_weights:
+            place(node)
+    placed.update(dict.fromkeys(nodes))  # made of weights, and read by nothing but the output
+    return list(placed)
 
 
 def find_cuts(traced: TracedModel) -> Cuts:
@@ -78,7 +100,7 @@ def find_cuts(traced: TracedModel) -> Cuts:
     legal, refused = [], {}
     for after in range(len(operators) - 1):
         crossing = [node for node in operators[: after + 1] if node in last and last[node] > after]
-        why = next((why for why in map(_not_by_row, crossing) if why), None) or held.get(after)
+        why = held.get(after) or next((why for why in map(_not_by_row, crossing) if why), None)
         if why is None and any(_is_written_over(node, place, after) for node in crossing):
             why = "what would have to be sent is changed in place behind it"
         if why is None and not weights[0] <= after < weights[-1]:
@@ -93,12 +115,20 @@ def find_cuts(traced: TracedModel) -> Cuts:
 
 
 def free_of_rows(body: fx.GraphModule) -> set[fx.Node]:
-    """Return operators whose results hang on constants and the number of rows alone: any stage can work them out."""
+    """Return operators whose results hang on constants and the number of rows alone: any stage can work them out.
+
+    A table is a constant, for no recovery trains it: a quantised one that scores too is rounded by both its readers.
+    """
+    tables = table_weights(body)
+
+    def fixed(node: fx.Node) -> bool:
+        return _is_constant(body, node) or (node.op == "get_attr" and id(tensor_of(body, str(node.target))) in tables)
+
     found: set[fx.Node] = set()
     for node in operators_of(body):
-        if node.op == "call_module":
+        if node.op == "call_module" and any(True for _ in body.get_submodule(str(node.target)).parameters()):
             continue
-        if _counts_rows(node) or all(one in found or _is_constant(body, one) for one in node.all_input_nodes):
+        if _counts_rows(node) or all(one in found or fixed(one) for one in node.all_input_nodes):
             found.add(node)
     return found
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from flyweight.errors import InputError
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel, module_of
-from flyweight.parallel.balance import Link, balanced
+from flyweight.parallel.balance import Crossing, Link, balanced
 from flyweight.parallel.cuts import Cut, Cuts, find_cuts, operators_of
 from flyweight.parallel.node_times import operator_seconds
 from flyweight.parallel.simulate import Schedule, Simulated, StageCost, simulate
@@ -19,8 +19,8 @@ from flyweight.task.progress import stage as shown
 from flyweight.task.scores import cuts_by_row, evaluating
 from flyweight.task.task import Task
 
-#: Two processes of one machine, gloo over loopback, where nothing was measured (`link.measure_link` does).
-LOOPBACK = Link(1.0e9, 1.0e-4)
+#: Two processes of one machine, shared memory, where nothing was measured (`link.measure_link` does).
+NEIGHBOURS = Link(5.0e9, 5.0e-5, sender=1.0, receiver=0.5)
 #: How far stages one after the other may lie from the whole model, relative to the largest output.
 TOLERANCE = 1e-5
 #: Training a layer takes about so many times its inference: gradients by inputs and by weights, one product each.
@@ -77,18 +77,20 @@ class Partition:
     @property
     def speedup(self) -> float:
         """How many times the throughput of one unit the slowest stage allows, however many micro-batches there are."""
-        slowest = max(max(one.seconds, self.link.occupied(one.sent * self.rows)) for one in self.stages)
+        slowest = max(max(one.forward, one.occupies) for one in self._costs(0.0))
         return sum(one.seconds for one in self.stages) / slowest
 
     def simulate(self, micro_batches: int, schedule: Schedule = "1f1b", *, training: bool = False) -> Simulated:
         """Return how long a batch of so many micro-batches takes; see `simulate.simulate`."""
-        back = BACKWARD if training else 0.0
-        costs = [cost_of(one.seconds, back, self.link, one.sent * self.rows) for one in self.stages]
-        return simulate(costs, micro_batches, schedule)
+        return simulate(self._costs(BACKWARD if training else 0.0), micro_batches, schedule)
+
+    def _costs(self, back: float) -> list[StageCost]:
+        sent = [self.link.crossing(cut.bytes * self.rows) for cut in self.cuts]
+        return costs_of([one.seconds for one in self.stages], sent, back)
 
     def _slowest(self) -> str:
-        computing = max(one.seconds for one in self.stages)
-        sending = max(self.link.occupied(one.sent * self.rows) for one in self.stages)
+        costs = self._costs(0.0)
+        computing, sending = max(one.forward for one in costs), max(one.occupies for one in costs)
         return "the slowest stage" if computing >= sending else "what is sent"
 
     def __str__(self) -> str:
@@ -109,7 +111,7 @@ class Partition:
         return "\n".join(lines)
 
 
-def partition(task: Task, stages: int, *, rows: int | None = None, link: Link = LOOPBACK) -> Partition:
+def partition(task: Task, stages: int, *, rows: int | None = None, link: Link = NEIGHBOURS) -> Partition:
     """Cut a task's model into stages, by measured time and by what is sent, so that the slowest is as quick as can be.
 
     Args:
@@ -138,7 +140,7 @@ def partition(task: Task, stages: int, *, rows: int | None = None, link: Link = 
             seconds = operator_seconds(traced, given)
         work.advance()
     count = max(len(value) for value in given.values())
-    sent = [link.occupied(cut.bytes * count) for cut in cuts.legal]
+    sent = [link.crossing(cut.bytes * count) for cut in cuts.legal]
     at = balanced(seconds, [cut.after for cut in cuts.legal], sent, stages)
     chosen = tuple(cuts.legal[number] for number in at)
     plans, single = _plans(traced, chosen, seconds), _longest(traced, seconds)
@@ -147,11 +149,24 @@ def partition(task: Task, stages: int, *, rows: int | None = None, link: Link = 
     return found
 
 
-def cost_of(seconds: float, back: float, link: Link, sent: float) -> StageCost:
-    """Return what a stage costs that sends so many bytes; `back`: its backward pass, in times of its forward."""
-    if not sent:
-        return StageCost(seconds, back * seconds)
-    return StageCost(seconds, back * seconds, link.seconds(sent), link.occupied(sent))
+def costs_of(seconds: Sequence[float], sent: Sequence[Crossing], back: float) -> list[StageCost]:
+    """Return what stages cost.
+
+    Args:
+        seconds: of computing, of each stage.
+        sent: between two stages each.
+        back: a backward pass, in times of its forward; gradients are sent as what they are of was.
+    """
+    ends = (Crossing(), *sent, Crossing())
+    return [
+        StageCost(
+            forward=before.receiver + own + behind.sender,
+            backward=before.sender + back * own + behind.receiver if back else 0.0,
+            sends=behind.arrives,
+            occupies=behind.link,
+        )
+        for own, before, behind in zip(seconds, ends, ends[1:], strict=False)
+    ]
 
 
 def fingerprint_of(traced: TracedModel) -> str:

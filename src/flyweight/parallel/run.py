@@ -15,9 +15,11 @@ from flyweight.graph.tensors import put_tensor
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
 from flyweight.parallel.launch import joined, run_ranks
+from flyweight.parallel.neighbours import ends_of, infer_beside, rings_between
 from flyweight.parallel.partition import Partition
 from flyweight.parallel.pipeline import RATE, Batch, infer, train
 from flyweight.parallel.plan import Plan, cut_as_planned, plan_of
+from flyweight.parallel.ring import Ring
 from flyweight.task.scores import call_model, evaluating
 from flyweight.task.task import Split, Task
 
@@ -51,7 +53,9 @@ def infer_in_stages(
         EngineError: a process failed; with its traceback.
         InputError: the partition is of another model.
     """
-    work = partial(_infer, make=make, plan=plan_of(partition), micro=micro_batches, split=split, batches=batches)
+    rings = rings_between(len(partition.stages))
+    data = partial(_data, make=make, split=split, batches=batches)
+    work = partial(_infer, data=data, plan=plan_of(partition), micro=micro_batches, rings=rings)
     outputs = run_ranks(work, len(partition.stages))["outputs"]
     assert isinstance(outputs, Tensor)
     return _by_rows(outputs)
@@ -90,12 +94,23 @@ def be_a_rank(make: MakeTask, plan: Plan, rank: int, ranks: int, micro_batches: 
     return _by_rows(torch.cat(outputs).cpu()) if outputs else None
 
 
-def _infer(
-    rank: int, ranks: int, folder: Path, *, make: MakeTask, plan: Plan, micro: int, split: Split, batches: int | None
-) -> None:
+def _data(make: MakeTask, split: Split, batches: int | None) -> tuple[Task, Iterator[Batch]]:
     task = make()
-    partition = cut_as_planned(task, plan)
-    outputs = list(infer(partition, rank, _batches(task, split, batches), micro, torch.device("cpu")))
+    return task, _batches(task, split, batches)
+
+
+def _infer(
+    rank: int,
+    ranks: int,
+    folder: Path,
+    *,
+    data: Callable[[], tuple[Task, Iterator[Batch]]],
+    plan: Plan,
+    micro: int,
+    rings: tuple[Ring, ...],
+) -> None:
+    task, batches = data()
+    outputs = list(infer_beside(cut_as_planned(task, plan), rank, batches, micro, ends_of(rings, rank)))
     if outputs:
         torch.save(torch.cat(outputs), folder / "outputs.pt")
 

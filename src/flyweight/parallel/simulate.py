@@ -22,9 +22,10 @@ class StageCost:
     """What a stage takes for one micro-batch.
 
     Args:
-        forward, backward: seconds of computing; no backward is inference.
-        sends: seconds until what it sends to the next stage has arrived; gradients take as long back.
-        occupies: of these, those in which the link can send nothing else. It works beside the units.
+        forward, backward: seconds that its unit is at work, sending and receiving included where the unit does these;
+            no backward is inference.
+        sends: seconds from then until what it sends to the next stage has arrived; gradients take as long back.
+        occupies: seconds in which the link can send nothing else.
     """
 
     forward: float
