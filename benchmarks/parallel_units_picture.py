@@ -20,7 +20,7 @@ def draw(found: list[Json], path: Path) -> None:
     matplotlib.rcParams.update({"svg.hashsalt": "parallel_units", "svg.fonttype": "none", "font.size": 9})
     figure, axes = plt.subplots(3, len(found), figsize=(3 * len(found), 8), layout="constrained", sharey="row")
     for column, one in enumerate(found):
-        name, share = one["single"]
+        share = one["single"][1]
         axes[0, column].set_title(f"{one['task']}\nlongest operator: {share:.1%} of the time", fontsize=9, color=INK)
         _inference(axes[0, column], one)
         _training(axes[1, column], one)

@@ -1,4 +1,4 @@
-"""Memory between two processes: what is put is what is taken, in order; who waits in vain is told, and nothing stays."""
+"""Memory between two processes: what is put is what is taken, in order; who waits in vain is told; nothing stays."""
 
 import tempfile
 import time
@@ -45,9 +45,9 @@ def test_who_waits_for_a_dead_stage_is_ended_within_ten_seconds(work: Callable[.
 
 
 def test_who_waits_for_a_silent_stage_says_so() -> None:
-    with pytest.raises(TimeoutError, match="The stage before has sent nothing for 0.1 s"):
+    with pytest.raises(TimeoutError, match=r"The stage before has sent nothing for 0\.1 s"):
         Ring(patience=0.1).take(1)
-    with pytest.raises(TimeoutError, match="The next stage has taken nothing for 0.1 s"):
+    with pytest.raises(TimeoutError, match=r"The next stage has taken nothing for 0\.1 s"):
         Ring(patience=0.1).put([torch.zeros(1)])
 
 

@@ -62,11 +62,7 @@ def operators_of(body: fx.GraphModule) -> list[fx.Node]:
     comes right before it is first read, so that it and its weights are of the stage that reads it.
     """
     nodes = [node for node in body.graph.nodes if node.op in ("call_function", "call_module", "call_method")]
-    of_weights: set[fx.Node] = set()
-    for node in nodes:
-        read = node.all_input_nodes
-        if read and all(one in of_weights or one.op == "get_attr" for one in read):
-            of_weights.add(node)
+    of_weights = _made_of_weights(nodes)
     placed: dict[fx.Node, None] = {}
 
     def place(node: fx.Node) -> None:
@@ -82,6 +78,16 @@ def operators_of(body: fx.GraphModule) -> list[fx.Node]:
     return list(placed)
 
 
+def _made_of_weights(nodes: list[fx.Node]) -> set[fx.Node]:
+    """Return the operators that read weights and constants alone."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        read = node.all_input_nodes
+        if read and all(one in found or one.op == "get_attr" for one in read):
+            found.add(node)
+    return found
+
+
 def find_cuts(traced: TracedModel) -> Cuts:
     """Return where a model can be taken apart."""
     body = traced.body
@@ -95,12 +101,13 @@ def find_cuts(traced: TracedModel) -> Cuts:
         for node in operators
         if node not in free
     }
-    held = _held_on_both_sides(body, place)
+    held, made = _held_on_both_sides(body, place), _made_of_weights(operators)
     weights = sorted(place[node] for node in operators if _holds_weights(body, node)) or [0]
     legal, refused = [], {}
     for after in range(len(operators) - 1):
         crossing = [node for node in operators[: after + 1] if node in last and last[node] > after]
-        why = held.get(after) or next((why for why in map(_not_by_row, crossing) if why), None)
+        early = [f"{one.name}, made of weights, is read behind it" for one in crossing if one in made]
+        why = next((why for why in (held.get(after), *early, *map(_not_by_row, crossing)) if why), None)
         if why is None and any(_is_written_over(node, place, after) for node in crossing):
             why = "what would have to be sent is changed in place behind it"
         if why is None and not weights[0] <= after < weights[-1]:

@@ -18,7 +18,8 @@ def operator_seconds(traced: TracedModel, inputs: dict[str, Tensor], repeats: in
     """Return the seconds that each operator takes of a call, in the order in which they run.
 
     Node by node, a call takes longer than as a whole. What all take together is brought to the whole's, so that many
-    small operators do not weigh more than they do.
+    small operators do not weigh more than they do. Seconds are those of the one thread on its core: what other programs
+    of the machine take is not the model's.
 
     Args:
         inputs: of a call: a micro-batch.
@@ -38,9 +39,9 @@ def _measured(traced: TracedModel, inputs: dict[str, Tensor], repeats: int) -> l
     wholes: list[float] = []
     with torch.inference_mode():
         for number in range(WARM_UP + repeats):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             body(*given)
-            whole = time.perf_counter() - begun
+            whole = time.thread_time() - begun
             clock.run(*given)
             if number < WARM_UP:
                 clock.taken.clear()
@@ -59,7 +60,7 @@ class _Clock(fx.Interpreter):
         self.taken: dict[fx.Node, list[float]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         result = super().run_node(n)
-        self.taken.setdefault(n, []).append(time.perf_counter() - begun)
+        self.taken.setdefault(n, []).append(time.thread_time() - begun)
         return result

@@ -1,6 +1,6 @@
 """What a stage sends to the next one of its machine: slots of memory that both see, and two counts of them.
 
-Sent through sockets, 3 MB cost the sender 1 ms of computing and the receiver 2 (`docs/parallel.md`): the kernel copies
+Sent through sockets, stages take 1.2 to 1.6 times as long (`docs/parallel.md`): the kernel copies
 them in and out, and a thread of gloo's wakes for each piece. Here the sender copies once and the receiver computes on
 the slot itself. Both sleep while they wait: whoever polls takes the time of the core that it waits for.
 """
