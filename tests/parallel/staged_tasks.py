@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -86,19 +87,21 @@ def throws(rank: int, ranks: int, folder: Path) -> None:
     torch.distributed.recv(torch.zeros(1), src=0)
 
 
-def waits_for_a_dead_one(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...]) -> None:
-    """Die before anything was sent while the other waits at its end of the shared memory."""
+def waits_for_a_dead_one(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...], died: Path) -> None:
+    """Die before anything was sent while the other waits at its end of the shared memory; write down when."""
     if rank == 0:
+        died.write_text(str(time.monotonic()))
         os.kill(os.getpid(), signal.SIGKILL)
     rings[0].take(1)
 
 
-def sends_to_a_dead_one(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...]) -> None:
-    """Die after the first micro-batch while the other has no slot left to send in."""
+def sends_to_a_dead_one(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...], died: Path) -> None:
+    """Die after the first micro-batch while the other has no slot left to send in; write down when."""
     if rank == 0:
         for _ in range(9):
             rings[0].put([torch.zeros(4, 1000)])
     rings[0].take(4)
+    died.write_text(str(time.monotonic()))
     raise ValueError("the second stage is broken")
 
 
