@@ -60,6 +60,8 @@ def _run(work: Work, ranks: int, folder: str) -> None:
             if process.is_alive():
                 process.kill()
             process.join()
+        for file in begun.error_files:  # that of a rank which failed stays otherwise
+            Path(file).unlink(missing_ok=True)
 
 
 def _rank(rank: int, work: Work, ranks: int, folder: str) -> None:
