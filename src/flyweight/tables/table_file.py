@@ -48,36 +48,42 @@ class TableFile:
         return self.dim * (4 if self.dtype == "float32" else 2)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return the rows [start, stop), (stop - start, dim) float32.
+        """Return the rows [start, stop), (stop - start, dim) float32; as many after them are fetched meanwhile.
 
         Raises:
             InputError: the file changed or ended, or a row holds NaN or infinity; names the row.
         """
-        size = (stop - start) * self.row_bytes
-        buffer = bytearray(size)
+        rows = self._room(stop - start)
         with self.path.open("rb", buffering=0) as file:
             self._check(file.fileno())
-            view, done = memoryview(buffer), 0
-            while done < size:
-                got = os.preadv(file.fileno(), [view[done:]], self.offset + start * self.row_bytes + done)
-                if not got:
-                    raise InputError(f"{self.path} ended before row {stop:,}; it was cut while it was read.")
-                done += got
-        return self._numbers(buffer, start)
+            self._fill(file.fileno(), rows, start)
+            if hasattr(os, "posix_fadvise"):  # the disk works on what comes next while these rows are computed on
+                end, size = self.offset + stop * self.row_bytes, rows.numel() * rows.element_size()
+                os.posix_fadvise(file.fileno(), end, size, os.POSIX_FADV_WILLNEED)
+        return self._finite(rows.float(), torch.arange(start, stop))
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return some rows, (n, dim) float32, read one by one in the order of the file."""
-        order = rows.argsort()
-        found = torch.empty(len(rows), self.dim)
+        found = self._room(len(rows))
         with self.path.open("rb", buffering=0) as file:
             self._check(file.fileno())
-            for place in order.tolist():
-                row = int(rows[place])
-                piece = bytearray(os.pread(file.fileno(), self.row_bytes, self.offset + row * self.row_bytes))
-                if len(piece) < self.row_bytes:
-                    raise InputError(f"{self.path} ended before row {row:,}; it was cut while it was read.")
-                found[place] = self._numbers(piece, row)[0]
-        return found
+            for place in rows.argsort().tolist():
+                self._fill(file.fileno(), found[place : place + 1], int(rows[place]))
+        return self._finite(found.float(), rows)
+
+    def _room(self, rows: int) -> Tensor:
+        return torch.empty(rows, self.dim, dtype=getattr(torch, self.dtype))
+
+    def _fill(self, file: int, rows: Tensor, start: int) -> None:
+        """Read rows of the file, from `start` on, into a tensor that lies in one piece."""
+        view = memoryview(rows.view(torch.uint8).numpy().reshape(-1))
+        at, done = self.offset + start * self.row_bytes, 0
+        while done < len(view):
+            got = os.preadv(file, [view[done:]], at + done)
+            if not got:
+                row = start + done // self.row_bytes
+                raise InputError(f"{self.path} ended before row {row:,}; it was cut while it was read.")
+            done += got
 
     def _check(self, file: int) -> None:
         seen = os.fstat(file)
@@ -87,15 +93,13 @@ class TableFile:
                 "it again once nothing writes to it."
             )
 
-    def _numbers(self, buffer: bytearray, start: int) -> Tensor:
-        if self.dtype == "bfloat16":
-            values = torch.frombuffer(buffer, dtype=torch.bfloat16).float()
-        else:
-            values = torch.from_numpy(np.frombuffer(buffer, dtype=self.dtype)).float()
-        values = values.view(-1, self.dim)
+    def _finite(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Return values (n, dim) that are all finite; `rows` (n,) are their numbers."""
+        if bool(values.sum().isfinite()):  # one pass at the memory's speed; the test row by row is slower by ten
+            return values
         finite = values.isfinite().all(1)
         if not bool(finite.all()):
-            row = start + int((~finite).nonzero()[0])
+            row = int(rows[int((~finite).nonzero()[0])])
             raise InputError(f"Row {row:,} of {self.path} holds NaN or infinity; mend the table first.")
         return values
 
