@@ -54,7 +54,7 @@ def moved(table: Table, scale: float, seed: int) -> Item:
 
 def true_loss(task: fw.Task, tables: tuple[Table, ...], items: tuple[Item, ...], choice: tuple[int, ...]) -> float:
     coded = {
-        table.name: build_table((item.options[option],), table.weight)
+        table.name: build_table((item.options[option],), table.dtype)
         for table, item, option in zip(tables, items, choice, strict=True)
     }
     scores = task.scores("validation", with_tables(task.model, tables, coded, share=True))

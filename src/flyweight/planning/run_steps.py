@@ -9,6 +9,7 @@ from torch import nn
 from flyweight.errors import EngineError, ExportError, InputError
 from flyweight.planning.gate import Gate, is_slower
 from flyweight.task.change import Change, Skipped
+from flyweight.task.finite import count_not_finite
 from flyweight.task.scores import call_model, evaluating
 from flyweight.task.step import Step
 from flyweight.task.task import Task
@@ -63,8 +64,7 @@ def run_steps(task: Task, steps: Sequence[Step], gate: Gate) -> Applied:
 def broken(task: Task, model: nn.Module) -> str | None:
     """Return why a model cannot be used in place of the task's, or None when it can."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
+        if bad := count_not_finite(tensor):
             return f"{name.removeprefix('body.')} holds {bad:,} NaN or infinite values of {tensor.numel():,} after it"
     inputs, target, _ = next(task.batches("validation"))
     with evaluating(task.model), evaluating(model), torch.no_grad():

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from flyweight.tables.mapped import looked_up_wide, wide_lookups
 from flyweight.tables.replace import copy_model
 from flyweight.task.change import Change
 from flyweight.task.task import Task
@@ -18,18 +19,32 @@ HALVES = (torch.float16, torch.bfloat16)
 def widen_weights(task: Task) -> tuple[Task, tuple[Change, ...]]:
     """Return a task whose weights and inputs of 16 bits are float32, and the change; the same task where none are.
 
+    A table that lies in a mapped file stays there as it is: rows are widened when they are looked up.
+
     Raises:
         InputError: the widened model does not run, because its code asks for halves.
     """
     halves = [weight for weight in [*task.model.parameters(), *task.model.buffers()] if weight.dtype in HALVES]
     if not halves:
         return task, ()
-    model = copy_model(task.model, {id(weight): _widened(weight) for weight in halves})
+    mapped = {path: module for path, module in _modules(task.model) if looked_up_wide(module)}
+    kept = {id(module.weight): module.weight for module in mapped.values()}
+    copied = {id(weight): _widened(weight) for weight in halves if id(weight) not in kept}
+    model = copy_model(task.model, copied | kept)
+    for path in mapped:
+        model.set_submodule(path, wide_lookups(cast(nn.Embedding, model.get_submodule(path))))
     train, validation, test = _Widened(task.train), _Widened(task.validation), _Widened(task.test)
     kinds = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in halves}))
     done = {"what": "weights", "from": kinds, "to": "float32", "weights": sum(weight.numel() for weight in halves)}
     wide = replace(task, model=model, train=train, validation=validation, test=test)
     return wide, (Change(STEP, model, done=(done,)),)
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield every module but the model itself, under each of its paths."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path:
+            yield path, module
 
 
 class _Widened:

@@ -15,6 +15,8 @@ THRESHOLDS = (64, 8, 3, 2)
 FEWEST_ROWS = 2_000
 #: Longer runs are cut, so that the allocation has steps of a useful size and encoding has bounded memory.
 MOST_ROWS = 262_144
+#: Bands of a table, all in all: what tells them apart in a coded table is a byte.
+MOST_BANDS = 200
 #: Share of the rows above a threshold that must lie before the cut for ids to count as ordered by frequency.
 ORDERED = 0.95
 
@@ -38,7 +40,8 @@ def cut_bands(counts: Tensor, page: int = 1) -> tuple[tuple[int, int], ...]:
         if cut is not None and cut - cuts[-1] >= FEWEST_ROWS and rows - cut >= FEWEST_ROWS:
             cuts.append(cut)
     cuts.append(rows)
-    return tuple(piece for start, stop in pairwise(cuts) for piece in _pieces(start, stop, page))
+    most = max(MOST_ROWS, -(-rows // (MOST_BANDS - len(cuts))))
+    return tuple(piece for start, stop in pairwise(cuts) for piece in _pieces(start, stop, page, most))
 
 
 def _cut_at(counts: Tensor, threshold: int) -> int | None:
@@ -52,12 +55,12 @@ def _cut_at(counts: Tensor, threshold: int) -> int | None:
     inside = int(often[:cut].sum())
     if inside < ORDERED * many:
         return None
-    return int(torch.nonzero(often[:cut]).max()) + 1
+    return cut - int(often[:cut].flip(0).to(torch.uint8).argmax())
 
 
-def _pieces(start: int, stop: int, page: int) -> list[tuple[int, int]]:
-    """Cut a range into about equal pieces of about MOST_ROWS, at page edges."""
-    count = max(1, round((stop - start) / MOST_ROWS))
+def _pieces(start: int, stop: int, page: int, most: int) -> list[tuple[int, int]]:
+    """Cut a range into about equal pieces of about `most` rows, at page edges."""
+    count = max(1, round((stop - start) / most))
     edges = [start + (stop - start) * piece // count // page * page for piece in range(count)]
     edges.append(stop)
     return list(pairwise(edges))

@@ -84,6 +84,7 @@ def encode_file(
         InputError: the folder holds the codes of something else, the table changed, a row holds NaN, or the disk is
             full: what was coded stays, and the same call goes on.
     """
+    workers = min(workers, -(-table.rows // PART_ROWS))  # a process takes two seconds to begin
     if coding.rounded or not 1 <= coding.bits <= 8 or coding.groups < 1 or table.dim % coding.groups:
         raise InputError(f"Codes have 1 to 8 bits, in pieces that divide {table.dim} columns; seen {coding}.")
     if weights is not None and (weights.rows, weights.dim) != (table.rows, 1):
@@ -96,7 +97,7 @@ def encode_file(
                 _go_on(table, folder, coding, weights, seed, workers, asked)
             _clear(folder)
         except OSError as error:
-            raise InputError(_in_words(error, folder)) from error
+            raise InputError(_in_words(error, folder, _due(table, coding, folder))) from error
     (folder / LOCK).unlink(missing_ok=True)
     return read_coded_file(folder)
 
@@ -114,8 +115,9 @@ def _go_on(
     (folder / "parts").mkdir(exist_ok=True)
     missing = [start for start in range(0, table.rows, PART_ROWS) if not _part(folder, start).exists()]
     left = sum(_rows_of(table, start) for start in missing)
-    _check_space(table, coding, folder, left)
+    _check_space(folder, _due(table, coding, folder))
     codebook = _codebook(table, folder, coding, weights, seed)
+    _check_parts(table, folder, coding, codebook)
     with stage("Coding rows", total=table.rows) as work:
         work.advance(table.rows - left)
         for start in _coded(table, folder, coding, codebook, missing, workers):
@@ -193,14 +195,28 @@ def _begun(folder: Path, asked: dict[str, Any]) -> bool:
     state, done = folder / "state.json", folder / "coding.json"
     for file in (done, state):
         if file.exists():
-            if _read(file) != asked:
-                raise InputError(f"{folder} holds the codes of another table, coding or seed; name another folder.")
+            held = _read(file)
+            if held != asked:
+                raise InputError(_difference(held, asked, folder))
             return file == done
     if any(file.name != LOCK for file in folder.iterdir()):
         (folder / LOCK).unlink()
         raise InputError(f"{folder} is not empty; name another folder.")
     _write_whole(state, json.dumps(asked, indent=1).encode())
     return False
+
+
+def _difference(held: Any, asked: dict[str, Any], folder: Path) -> str:
+    """Return in words why a folder cannot be gone on with."""
+    for what in ("source", "weights"):
+        old, new = (one.get(what) if isinstance(one, dict) else None for one in (held, asked))
+        if old and new and old[:2] == new[:2] and old != new:
+            how = f"it had {old[2]:,} bytes, and has {new[2]:,}" if old[2] != new[2] else "it was written to"
+            return (
+                f"{new[0]} changed since {folder} was begun: {how}. Codes of both would be mixed; put the old file "
+                "back, or name another folder."
+            )
+    return f"{folder} holds the codes of another table, coding or seed; name another folder."
 
 
 def _read(file: Path) -> Any:
@@ -210,19 +226,43 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _check_space(table: TableFile, coding: Coding, folder: Path, missing: int) -> None:
-    """Refuse what will not fit: the parts that are missing, and the whole beside all of them.
+def _due(table: TableFile, coding: Coding, folder: Path) -> int:
+    """Return the bytes that are still to be written: the parts that are missing, and the whole beside all of them."""
+    missing = [start for start in range(0, table.rows, PART_ROWS) if not _part(folder, start).exists()]
+    codes = coding.stages * coding.groups
+    left = sum(_rows_of(table, start) for start in missing)
+    return packed_bytes(table.rows * codes, coding.bits) + packed_bytes(left * codes, coding.bits)
 
-    Args:
-        missing: rows that are not coded yet.
-    """
-    bits = coding.stages * coding.groups
-    due = packed_bytes(table.rows * bits, coding.bits) + packed_bytes(missing * bits, coding.bits)
+
+def _check_space(folder: Path, due: int) -> None:
+    """Refuse what will not fit."""
     free = shutil.disk_usage(folder).free
     if free < due:
         raise InputError(
             f"The codes take {due:,} bytes more and {folder} has {free:,} free; make room, or name another disk."
         )
+
+
+def _check_parts(table: TableFile, folder: Path, coding: Coding, codebook: Tensor) -> None:
+    """Code the first block of each part that is there once more: other codes are those of another table.
+
+    A file that was put back with its old size and time is found so, and a part that was damaged; a change within the
+    other blocks of a part is not.
+    """
+    for start in range(0, table.rows, PART_ROWS):
+        part = _part(folder, start)
+        if not part.exists():
+            continue
+        stop = min(start + BLOCK_ROWS, start + _rows_of(table, start))
+        again = pack(code_rows(table.read(start, stop), codebook).view(-1), coding.bits).numpy().tobytes()
+        with part.open("rb") as file:
+            held = file.read(len(again))
+        whole = packed_bytes(_rows_of(table, start) * coding.stages * coding.groups, coding.bits)
+        if held != again or part.stat().st_size != whole:
+            raise InputError(
+                f"Rows {start:,} to {stop:,} of {table.path} are not those that {part} was coded of, though the file's "
+                "size and time are the same. Put the old file back, or name another folder."
+            )
 
 
 @contextmanager
@@ -260,8 +300,7 @@ def _coded(
     table: TableFile, folder: Path, coding: Coding, codebook: Tensor, starts: list[int], workers: int
 ) -> Iterable[int]:
     """Code parts, and yield each one's first row as it is done."""
-    workers = min(workers, len(starts))
-    if workers <= 1:  # a process of its own takes two seconds to begin
+    if workers <= 1:
         for start in starts:
             _code_part(table, folder, coding, codebook, start)
             yield start
@@ -316,13 +355,17 @@ def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor,
 def _join(table: TableFile, folder: Path, asked: dict[str, Any]) -> None:
     """Make one file of all parts, whole or not at all, and say that it is done."""
     half = folder / f"{HALF}codes.bin"
-    with half.open("wb") as out:
-        for start in range(0, table.rows, PART_ROWS):
-            with _part(folder, start).open("rb") as part:
-                shutil.copyfileobj(part, out, 1 << 20)
-        out.flush()
-        os.fsync(out.fileno())
-    half.rename(folder / "codes.bin")
+    try:
+        with half.open("wb") as out:
+            for start in range(0, table.rows, PART_ROWS):
+                with _part(folder, start).open("rb") as part:
+                    shutil.copyfileobj(part, out, 1 << 20)
+            out.flush()
+            os.fsync(out.fileno())
+        half.rename(folder / "codes.bin")
+    except BaseException:  # a full disk is not to be left fuller
+        half.unlink(missing_ok=True)
+        raise
     _write_whole(folder / "coding.json", json.dumps(asked, indent=1).encode())
 
 
@@ -363,6 +406,13 @@ def _write_whole(file: Path, content: bytes) -> None:
     half.rename(file)
 
 
-def _in_words(error: OSError, folder: Path) -> str:
-    what = "The disk is full" if error.errno == errno.ENOSPC else f"{error.strerror}"
-    return f"{what}: {folder} cannot be written on. What was coded stays; make room and run the same again to go on."
+def _in_words(error: OSError, folder: Path, due: int) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = "The disk is full" if full else f"{error.strerror}"
+    if error.errno == errno.EFBIG:
+        what = "A file may not grow as large here (ulimit -f)"
+    parts = len(list((folder / "parts").glob("*.codes")))
+    return (
+        f"{what}: {folder} cannot be written on; {due:,} bytes are still due, {shutil.disk_usage(folder).free:,} are "
+        f"free. The {parts:,} parts that were coded stay; make room and run the same again to go on."
+    )

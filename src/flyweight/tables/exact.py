@@ -17,7 +17,7 @@ def works_coded(model: nn.Module, table: Table, inputs: dict[str, Tensor]) -> Sk
         model: in evaluation mode.
         inputs: one batch.
     """
-    rebuilt = with_tables(model, (table,), {table.name: RoundedTable(table.weight, table.weight.dtype)}, share=True)
+    rebuilt = with_tables(model, (table,), {table.name: RoundedTable(table.weight, table.dtype)}, share=True)
     with torch.no_grad():
         with watching(model, (table,)) as watch:
             expected = model(**inputs)

@@ -70,7 +70,8 @@ def encode_menu(
     for coding in codings:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + coding.groups * 101 + coding.bits)
         if coding.rounded or coding.bits == 0:
-            yield encode(values, weights, coding, generator, start=start)
+            # Rounded rows are kept as they are, where they are: a copy of each band would be one of the whole table.
+            yield encode(rows if coding.rounded else values, weights, coding, generator, start=start)
             continue
         shape = (coding.groups, coding.bits)
         generator.manual_seed(generator.initial_seed() + 7_919 * coding.stages)

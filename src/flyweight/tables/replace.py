@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flyweight.errors import InputError
@@ -16,11 +17,11 @@ from flyweight.tables.sites import Table
 AnyTable = CodedTable | RoundedTable
 
 
-def build_table(bands: tuple[CodedBand, ...], weight: Tensor) -> AnyTable:
-    """Return the module that looks up a table's bands."""
+def build_table(bands: tuple[CodedBand, ...], dtype: torch.dtype) -> AnyTable:
+    """Return the module that looks up a table's bands and returns `dtype`."""
     if len(bands) == 1 and bands[0].coding.rounded:
-        return RoundedTable(bands[0].codebook[0, 0].half(), weight.dtype)
-    return CodedTable(bands, weight.dtype)
+        return RoundedTable(bands[0].codebook[0, 0].half(), dtype)
+    return CodedTable(bands, dtype)
 
 
 def with_tables(
@@ -96,5 +97,5 @@ def _stand_in(module: nn.Module, table: AnyTable) -> nn.Module:
         )
     assert isinstance(module, nn.Embedding)
     padding = module.padding_idx
-    row = None if padding is None else module.weight.detach()[padding].clone()
+    row = None if padding is None else module.weight.detach()[padding].to(table.dtype, copy=True)
     return CodedEmbedding(table, padding, row)

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from flyweight.tables.mapped import WideEmbedding
 from flyweight.task.change import Skipped
 
 STEP = "encode_tables"
@@ -22,11 +24,18 @@ class Table:
         name: dotted path of the first module that holds it.
         modules: dotted paths of every module that holds it.
         weight: (rows, dim), the user's own tensor, never written to.
+        wide: whether its lookups return float32, whatever it is stored in.
     """
 
     name: str
     modules: tuple[str, ...]
     weight: Tensor
+    wide: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What lookups return."""
+        return torch.float32 if self.wide else self.weight.dtype
 
     @property
     def rows(self) -> int:
@@ -64,13 +73,14 @@ def find_tables(model: nn.Module) -> tuple[tuple[Table, ...], tuple[Skipped, ...
         if reasons:
             skipped.append(Skipped(paths[0], reasons[0], STEP))
         else:
-            tables.append(Table(paths[0], tuple(paths), weight.detach()))
+            wide = isinstance(members[0], WideEmbedding)
+            tables.append(Table(paths[0], tuple(paths), weight.detach(), wide))
     return tuple(tables), (*skipped, *_raw_tables(model, modules))
 
 
 def _refusal(module: nn.Module) -> str | None:
     """Return why a module cannot be replaced by coded lookups, or None when it can."""
-    if type(module) not in (nn.Embedding, nn.EmbeddingBag):
+    if type(module) not in (nn.Embedding, nn.EmbeddingBag, WideEmbedding):
         return f"{type(module).__name__} is a subclass of an embedding with behaviour of its own"
     assert isinstance(module, (nn.Embedding, nn.EmbeddingBag))
     if module.max_norm is not None:

@@ -88,9 +88,10 @@ class TableFile:
     def _check(self, file: int) -> None:
         seen = os.fstat(file)
         if (seen.st_size, seen.st_mtime_ns) != self.stamp:
+            sizes = f"{self.stamp[0]:,} bytes then, {seen.st_size:,} now"
+            how = sizes if seen.st_size != self.stamp[0] else "as large as before, written to since"
             raise InputError(
-                f"{self.path} changed while it was read ({self.stamp[0]:,} bytes then, {seen.st_size:,} now); encode "
-                "it again once nothing writes to it."
+                f"{self.path} changed while it was read ({how}); encode it again once nothing writes to it."
             )
 
     def _finite(self, values: Tensor, rows: Tensor) -> Tensor:

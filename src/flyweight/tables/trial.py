@@ -114,7 +114,7 @@ class Bench:
         for item, option in zip(self.items, choice, strict=True):
             bands[item.table].append(item.options[option])
         return {
-            table.name: build_table(tuple(bands[table.name]), table.weight)
+            table.name: build_table(tuple(bands[table.name]), table.dtype)
             for table in self.tables
             if bands[table.name]
         }

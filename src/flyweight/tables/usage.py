@@ -12,6 +12,8 @@ from flyweight.task.task import Task
 CALIBRATION_ROWS = 100_000
 #: A row's own Fisher information counts as much as the table's average after so many lookups.
 PRIOR_LOOKUPS = 8.0
+#: Rows that are weighed together.
+BLOCK = 1 << 20
 
 
 def count_lookups(task: Task, tables: tuple[Table, ...], rows: int = CALIBRATION_ROWS) -> dict[str, Tensor]:
@@ -59,14 +61,17 @@ def row_weights(counts: Tensor, fisher: Tensor, lookups: Tensor) -> Tensor:
     `F_i = (sum of squares + PRIOR * mean) / (lookups + PRIOR)`.
 
     Args:
-        counts: (rows,) lookups in training; rows never seen weigh a little, so that they too go somewhere near.
+        counts: (rows,) lookups in training; rows never seen weigh a little, so that they too go somewhere near. The
+            weights take their place: one number a row more would be a good part of a narrow table.
         fisher: (rows,) sum of squared gradients over the calibration data.
         lookups: (rows,) lookups in the calibration data.
     """
     total = lookups.sum()
     mean = fisher.sum() / total if total > 0 and fisher.sum() > 0 else torch.tensor(1.0)
-    felt = (fisher / mean + PRIOR_LOOKUPS) / (lookups + PRIOR_LOOKUPS)
-    return (counts + 0.1) * felt
+    for here in (slice(start, start + BLOCK) for start in range(0, len(counts), BLOCK)):
+        felt = (fisher[here] / mean + PRIOR_LOOKUPS) / (lookups[here] + PRIOR_LOOKUPS)
+        counts[here].add_(0.1).mul_(felt)
+    return counts
 
 
 def _add(counts: Tensor, ids: Tensor) -> None:

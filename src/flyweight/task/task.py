@@ -14,6 +14,7 @@ from flyweight.errors import InputError
 from flyweight.task.batches import Batch, read_batches
 from flyweight.task.change import Change
 from flyweight.task.field import Field
+from flyweight.task.finite import count_not_finite
 from flyweight.task.loss import Loss, OutputKind, default_loss
 from flyweight.task.metric import Metric, find_metric
 from flyweight.task.scores import Scores, as_arrays, call_model, evaluating
@@ -227,8 +228,7 @@ def _check_arguments(task: Task) -> None:
 
 def _check_weights(model: nn.Module) -> None:
     for name, weight in [*model.named_parameters(), *model.named_buffers()]:
-        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
-            bad = int((~torch.isfinite(weight)).sum())
+        if bad := count_not_finite(weight):
             raise InputError(
                 f"Weight {name!r} holds {bad} NaN or infinite values of {weight.numel()}; "
                 "the model is not trained properly: lower the learning rate or restore an earlier checkpoint."
