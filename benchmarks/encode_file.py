@@ -44,12 +44,14 @@ from flyweight.tables.encode_file import encode_file, fingerprint
 from flyweight.tables.table_file import open_table
 table, weights = (open_table(Path(sys.argv[1], name)) for name in ("table.npy", "uses.npy"))
 workers = int(sys.argv[3])
-begun = time.perf_counter()
+before, begun = time.process_time(), time.perf_counter()
 found = encode_file(table, Path(sys.argv[2]), Coding(), weights=weights, workers=workers)
 taken = time.perf_counter() - begun
-own, one = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-peak = own + (workers * one if workers > 1 else 0)
-print(json.dumps({"seconds": taken, "peak_mb": peak, "bytes": found.bytes, "sha256": fingerprint(found.folder)}))
+whole = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+own, one = (use.ru_maxrss / 1024 for use in whole)
+told = {"seconds": taken, "peak_mb": own + workers * one, "bytes": found.bytes}
+told["cpu_seconds"] = sum(use.ru_utime + use.ru_stime for use in whole) - before
+print(json.dumps({**told, "sha256": fingerprint(found.folder)}))
 """
 Json = dict[str, Any]
 
@@ -109,7 +111,7 @@ def measure(folder: Path, rows: int) -> Json:
     for turn in range(RUNS):
         for many in (1, 2):
             reads[many].append(read_through(path, many))
-            runs[many].append(encode(folder, many, turn))
+            runs[many].append(encode(folder, many, turn) | {"load": os.getloadavg()[0]})
             print(f"{rows:,} rows, {many}: read {reads[many][-1]:.2f} s, {runs[many][-1]}", flush=True)
     size = path.stat().st_size
     path.unlink()
@@ -121,6 +123,8 @@ def measure(folder: Path, rows: int) -> Json:
         "codes": runs[1][0]["bytes"],
         "read_seconds": {many: median(taken) for many, taken in reads.items()},
         "seconds": {many: middle(many, "seconds") for many in runs},
+        "cpu_seconds": {many: middle(many, "cpu_seconds") for many in runs},
+        "load": {many: middle(many, "load") for many in runs},
         "peak_mb": {many: max(run["peak_mb"] for run in each) for many, each in runs.items()},
         "all_seconds": {many: [run["seconds"] for run in each] for many, each in runs.items()},
         "all_read_seconds": reads,
@@ -130,9 +134,9 @@ def measure(folder: Path, rows: int) -> Json:
 def table(found: list[Json]) -> str:
     """Return the table for the page."""
     lines = [
-        "| rows of 50 numbers | file | disk, 1 reader | 1 worker | disk, 2 readers | 2 workers | peak memory, 1 and 2 | "
-        "codes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| rows of 50 numbers | file | disk, 1 reader | 1 worker | of a core | disk, 2 readers | 2 workers | of a core | "
+        "peak memory, 1 and 2 | codes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         megabytes = one["bytes"] / 1e6
@@ -141,10 +145,17 @@ def table(found: list[Json]) -> str:
             read, taken = one["read_seconds"][many], one["seconds"][many]
             cells.append(f"{megabytes / read:,.0f} MB/s")
             cells.append(f"{taken:.1f} s, {megabytes / taken:,.0f} MB/s, {read / taken:.0%} of the disk")
+            cells.append(f"{megabytes / one['cpu_seconds'][many]:,.0f} MB/s")
         cells.append(f"{one['peak_mb']['1']:,.0f} MB, {one['peak_mb']['2']:,.0f} MB")
         cells.append(f"{one['codes'] / 1e6:,.2f} MB")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _load(found: list[Json]) -> str:
+    """Return in words how busy the machine was: processes that wanted a core, ours among them."""
+    loads = [load for one in found for load in one["load"].values()]
+    return f"{min(loads):.0f} to {max(loads):.0f} while this ran"
 
 
 def body(found: list[Json], hardware: Json) -> str:
@@ -153,8 +164,10 @@ def body(found: list[Json], hardware: Json) -> str:
     return (
         f"{table(found)}\n![time and memory against rows](figures/encode_file.svg)\n\n"
         f"Made by `benchmarks/encode_file.py` on {made}: medians of {RUNS} runs in turns, the file dropped from the "
-        "system's cache before each; disk: the same file read through with nothing done. Peak memory of 2 workers is "
-        "that of all three processes."
+        "system's cache before each; disk: the same file read through with nothing done. Of a core: megabytes for each "
+        "second of processor time, the learning of codewords and the start of processes included, which other work on "
+        f"the machine does not change much (its load was {_load(found)}). Peak memory of 2 workers is that of all "
+        "three processes."
     )
 
 

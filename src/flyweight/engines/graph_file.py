@@ -1,11 +1,14 @@
 """A graph on disk: large numbers in a file of their own, nothing of the machine that wrote it, always the same."""
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+
+from flyweight.errors import ExportError
 
 #: Tensors over so many bytes lie in the data file; each begins at a multiple of ALIGNMENT, so that engines can map it.
 INLINE_BYTES = 1024
@@ -53,6 +56,7 @@ def _write_tensors(model: ir.Model, data: Path) -> int:
     ]
     if not large:
         return 0
+    _check_room(data.parent, sum(value.const_value.nbytes for value in large if value.const_value is not None))
     with data.open("wb") as file:
         for value in large:
             tensor = value.const_value
@@ -73,6 +77,15 @@ def _write_tensors(model: ir.Model, data: Path) -> int:
                 base_dir=data.parent,
             )
         return file.tell()
+
+
+def _check_room(folder: Path, due: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < due:
+        raise ExportError(
+            f"The model's weights take {due:,} bytes as a file, and {folder} has {free:,} free. Make room there, or "
+            "set TMPDIR to a folder on a larger disk."
+        )
 
 
 def _strip(model: ir.Model) -> None:

@@ -27,7 +27,7 @@ def widen_weights(task: Task) -> tuple[Task, tuple[Change, ...]]:
     halves = [weight for weight in [*task.model.parameters(), *task.model.buffers()] if weight.dtype in HALVES]
     if not halves:
         return task, ()
-    mapped = {path: module for path, module in _modules(task.model) if looked_up_wide(module)}
+    mapped = _mapped_tables(task.model)
     kept = {id(module.weight): module.weight for module in mapped.values()}
     copied = {id(weight): _widened(weight) for weight in halves if id(weight) not in kept}
     model = copy_model(task.model, copied | kept)
@@ -35,16 +35,21 @@ def widen_weights(task: Task) -> tuple[Task, tuple[Change, ...]]:
         model.set_submodule(path, wide_lookups(cast(nn.Embedding, model.get_submodule(path))))
     train, validation, test = _Widened(task.train), _Widened(task.validation), _Widened(task.test)
     kinds = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in halves}))
-    done = {"what": "weights", "from": kinds, "to": "float32", "weights": sum(weight.numel() for weight in halves)}
+    count = sum(weight.numel() for weight in halves)
+    done: dict[str, Any] = {"what": "weights", "from": kinds, "to": "float32", "weights": count}
+    if mapped:
+        done["looked_up"] = sorted(mapped)
     wide = replace(task, model=model, train=train, validation=validation, test=test)
     return wide, (Change(STEP, model, done=(done,)),)
 
 
-def _modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield every module but the model itself, under each of its paths."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        if path:
-            yield path, module
+def _mapped_tables(model: nn.Module) -> dict[str, nn.Embedding]:
+    """Return, by path, the embeddings whose 16-bit tables lie in mapped files and belong to such embeddings alone."""
+    modules = [(path, module) for path, module in model.named_modules(remove_duplicate=False) if path]
+    found = {path: cast(nn.Embedding, module) for path, module in modules if looked_up_wide(module)}
+    inside = {id(module) for module in found.values()}
+    others = {id(one) for _, module in modules if id(module) not in inside for one in module.parameters(recurse=False)}
+    return {path: module for path, module in found.items() if id(module.weight) not in others}
 
 
 class _Widened:
