@@ -135,7 +135,7 @@ def test_a_table_that_changed_between_parts_is_refused_and_how_is_said(
 def test_a_table_written_to_while_it_is_coded_is_refused(tmp_path: Path) -> None:
     opened = open_table(saved(tmp_path / "table.npy"))
     os.utime(opened.path)
-    with pytest.raises(InputError, match="changed while it was read .as large as before, written to since"):
+    with pytest.raises(InputError, match=r"changed while it was read \(as large as before, written to since"):
         encode_file(opened, tmp_path / "coded", Coding())
 
 

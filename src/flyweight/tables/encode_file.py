@@ -7,7 +7,6 @@ coded by several processes, in any order.
 
 import errno
 import fcntl
-import hashlib
 import io
 import json
 import os
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,14 @@ import torch
 from torch import Tensor
 
 from flyweight.errors import InputError
-from flyweight.tables.coding import CodedBand, Coding, encode
+from flyweight.tables.coded_file import CodedFile, fingerprint, read_coded_file
+from flyweight.tables.coding import Coding, encode
 from flyweight.tables.kmeans import SAMPLE_ROWS, assign
 from flyweight.tables.packing import pack, packed_bytes
 from flyweight.tables.table_file import TableFile
 from flyweight.task.progress import stage
+
+__all__ = ["code_rows", "encode_file", "fingerprint", "read_coded_file"]
 
 #: Rows of a part, which is written whole, and of a block, which is held in memory: multiples of 8, whatever the bits.
 #: A block of some MB stays in the processor's cache from the read to the codes; larger ones are slower by a quarter.
@@ -40,33 +42,6 @@ FORMAT = 1
 TRIES = 3
 #: How names begin of files on their way to their own, and the file that is locked while somebody codes.
 HALF, LOCK = ".half-", "lock"
-
-
-@dataclass(frozen=True)
-class CodedFile:
-    """A coded table in a folder.
-
-    Args:
-        folder: holds `coding.json`, `codebook.npy` and `codes.bin`.
-        rows, dim: of the table.
-        coding: of every row.
-        bytes: of codes and codebook together.
-    """
-
-    folder: Path
-    rows: int
-    dim: int
-    coding: Coding
-    bytes: int
-
-    def band(self) -> CodedBand:
-        """Return it as tables are built of; the codes stay in their file."""
-        codes = torch.from_file(str(self.folder / "codes.bin"), size=self._code_bytes(), dtype=torch.uint8)
-        codebook = torch.from_numpy(np.load(self.folder / "codebook.npy"))
-        return CodedBand(0, self.rows, self.coding, codes, codebook)
-
-    def _code_bytes(self) -> int:
-        return packed_bytes(self.rows * self.coding.stages * self.coding.groups, self.coding.bits)
 
 
 def encode_file(
@@ -123,24 +98,6 @@ def _go_on(
         for start in _coded(table, folder, coding, codebook, missing, workers):
             work.advance(_rows_of(table, start))
     _join(table, folder, asked)
-
-
-def read_coded_file(folder: Path) -> CodedFile:
-    """Return a coded table, its sizes checked.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    try:
-        held = json.loads((folder / "coding.json").read_text())
-        coding = Coding(**held["coding"])
-        found = CodedFile(folder, held["rows"], held["dim"], coding, 0)
-        codes, codebook = (folder / "codes.bin").stat().st_size, np.load(folder / "codebook.npy", mmap_mode="r")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} holds no coded table ({type(error).__name__}: {error}).") from error
-    if codes != found._code_bytes() or codebook.shape != _codebook_shape(coding, found.dim):
-        raise InputError(f"{folder} is damaged: {codes:,} bytes of codes, {found._code_bytes():,} are due.")
-    return CodedFile(folder, found.rows, found.dim, coding, codes + codebook.nbytes)
 
 
 def code_rows(rows: Tensor, codebook: Tensor) -> Tensor:
@@ -375,26 +332,12 @@ def _clear(folder: Path) -> None:
     (folder / "state.json").unlink(missing_ok=True)
 
 
-def fingerprint(folder: Path) -> str:
-    """Return what tells two coded tables apart: of codes and codebook."""
-    digest = hashlib.sha256()
-    for name in ("codebook.npy", "codes.bin"):
-        with (folder / name).open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()
-
-
 def _rows_of(table: TableFile, start: int) -> int:
     return min(PART_ROWS, table.rows - start)
 
 
 def _part(folder: Path, start: int) -> Path:
     return folder / "parts" / f"{start:012}.codes"
-
-
-def _codebook_shape(coding: Coding, dim: int) -> tuple[int, ...]:
-    return coding.stages, coding.groups, 2**coding.bits, dim // coding.groups
 
 
 def _write_whole(file: Path, content: bytes) -> None:

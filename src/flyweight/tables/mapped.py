@@ -1,4 +1,4 @@
-"""Tables that lie in a file mapped into memory: which they are, and lookups that widen rows of 16 bits, not the table."""
+"""Tables in files mapped into memory: which they are, and lookups that widen rows of 16 bits, not the table."""
 
 from pathlib import Path
 

@@ -76,7 +76,7 @@ class TableFile:
 
     def _fill(self, file: int, rows: Tensor, start: int) -> None:
         """Read rows of the file, from `start` on, into a tensor that lies in one piece."""
-        view = memoryview(rows.view(torch.uint8).numpy().reshape(-1))
+        view = memoryview(rows.view(torch.uint8).numpy().reshape(-1).data)
         at, done = self.offset + start * self.row_bytes, 0
         while done < len(view):
             got = os.preadv(file, [view[done:]], at + done)

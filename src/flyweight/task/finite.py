@@ -31,4 +31,5 @@ def _blocks(weight: Tensor) -> Iterator[Tensor]:
     if weight.ndim == 0 or not weight.numel():
         yield weight
         return
-    yield from weight.split(max(1, BLOCK * len(weight) // weight.numel()))
+    rows = max(1, BLOCK * len(weight) // weight.numel())
+    yield from (weight[start : start + rows] for start in range(0, len(weight), rows))
