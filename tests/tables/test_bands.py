@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyweight.tables.bands import FEWEST_ROWS, MOST_ROWS, cut_bands
+from flyweight.tables.coded_table import page_bits_of
 
 
 @given(
@@ -52,3 +53,12 @@ def test_long_runs_are_cut_into_about_equal_pieces() -> None:
     bands = cut_bands(torch.ones(3 * MOST_ROWS + 5), 512)
     assert len(bands) == 3
     assert all(abs(stop - start - MOST_ROWS) < 1_024 for start, stop in bands)
+
+
+def test_a_byte_tells_the_bands_apart_however_many_rows_there_are() -> None:
+    rows, page = 70_000_000, 1 << page_bits_of(70_000_000)
+    bands = cut_bands(torch.ones(1, dtype=torch.uint8).expand(rows), page)  # 267 bands of MOST_ROWS
+    assert len(bands) <= 256
+    assert [start for start, _ in bands] == [0, *(stop for _, stop in bands[:-1])]
+    assert bands[-1][1] == rows
+    assert all(start % page == 0 for start, _ in bands)
