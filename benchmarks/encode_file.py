@@ -155,6 +155,12 @@ def table(found: list[Json]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _runs(found: list[Json]) -> str:
+    """Return in words how often each table was coded."""
+    counts = sorted({len(one["all_seconds"]["1"]) for one in found})
+    return f"{counts[0]} to {counts[-1]} runs" if len(counts) > 1 else f"{counts[0]} runs"
+
+
 def _load(found: list[Json]) -> str:
     """Return in words how busy the machine was: processes that wanted a core, ours among them."""
     loads = [load for one in found for load in one["load"].values()]
@@ -166,7 +172,7 @@ def body(found: list[Json], hardware: Json) -> str:
     made = f"{hardware['cpu']}, {hardware['cores']} cores, torch {hardware['packages']['torch']}"
     return (
         f"{table(found)}\n![time and memory against rows](figures/encode_file.svg)\n\n"
-        f"Made by `benchmarks/encode_file.py` on {made}: medians of {RUNS} runs in turns, the file dropped from the "
+        f"Made by `benchmarks/encode_file.py` on {made}: medians of {_runs(found)} in turns, the file dropped from the "
         "system's cache before each; disk: the same file read through with nothing done. Of a core: megabytes for each "
         "second of processor time, the learning of codewords and the start of processes included, which other work on "
         f"the machine does not change much (its load was {_load(found)}). Peak memory of 2 workers is that of all "

@@ -187,14 +187,14 @@ def anonymous_peak(words: list[str]) -> int:
 def test_a_mapped_table_is_never_copied_whole_to_memory(tmp_path: Path, dtype: str) -> None:
     """Against a table of one band: the growth is far from the table's bytes, in which each copy would come."""
     peaks = []
-    rows, dim = 4 * 262_144, 32 if dtype == "float32" else 64
+    rows, dim = (4 * 262_144, 32) if dtype == "float32" else (12 * 262_144, 64)
     for many in (262_144, rows):
         (tmp_path / str(many)).mkdir()
         table = written(tmp_path / f"{many}.npy", many, dim, dtype)
         words = [sys.executable, "-c", SCRIPT, str(table), str(tmp_path / str(many)), str(Path(__file__).parent)]
         peaks.append(anonymous_peak(words))
-    size = rows * 128  # 134 MB
-    assert peaks[1] - peaks[0] < 0.35 * size, [f"{peak / 1e6:,.0f} MB" for peak in peaks]
+    size = rows * 128  # 134 MB, 403 MB
+    assert peaks[1] - peaks[0] < 0.5 * size, [f"{peak / 1e6:,.0f} MB" for peak in peaks]
 
 
 #: The whole of it: weighed, coded, exported, raced in every engine, certified and saved.
