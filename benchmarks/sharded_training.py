@@ -1,4 +1,4 @@
-"""The default ranker trained, and recovered, by one process and by two: results/sharded_training.json, docs/sharding.md.
+"""The default ranker trained and recovered by one process and by two: results/sharded_training.json, docs/sharding.md
 
     python benchmarks/sharded_training.py [case ...]     # no case: the tables are made from what is there
 
@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from flyweight.parallel.rank_memory import forget_peak, peak_bytes
 from flyweight.parallel.sharded_training import train_sharded
 from flyweight.pruning.prune import Prune
 from flyweight.quality.intervals import paired_drop
+from flyweight.quality.measure import measure
 from flyweight.tables.encode_tables import EncodeTables
 from flyweight.task.task import Task
 from flyweight.zoo import complete_journey as journey
@@ -147,8 +147,8 @@ def run(case: str, task: Task) -> Json:
     if case == AGAINST[case]:
         np.save(kept, scores.outputs)
     drop = paired_drop(task.spec, np.load(kept), scores.outputs, scores.targets, scores.groups)
-    value = paired_drop(task.spec, scores.outputs, np.zeros_like(scores.outputs), scores.targets, scores.groups)
-    told |= {"auc": 0.5 + value.value, "drop": {"value": drop.value, "low": drop.low, "high": drop.high, "n": drop.n}}
+    auc = measure(task.spec, scores.outputs, scores.targets, scores.groups)
+    told |= {"auc": auc, "drop": {"value": drop.value, "low": drop.low, "high": drop.high, "n": drop.n}}
     return {"case": case, **told, "load": os.getloadavg()[0]}
 
 
@@ -164,10 +164,44 @@ def main(cases: list[str]) -> None:
             versions = package_versions(("torch", "torchrec", "fbgemm-gpu-cpu"))
             found |= {"hardware": describe_hardware(), "versions": versions}
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if len(found["cases"]) == len(AGAINST):
+        put(DOCS, "sharded-training", training_table(found))
+        put(DOCS, "sharded-recovery", recovery_table(found))
 
 
-assert partial
-assert put
-assert DOCS
+def _drop(row: Json) -> str:
+    drop = row["drop"]
+    return f"{drop['value']:+.5f} [{drop['low']:+.5f}, {drop['high']:+.5f}]"
+
+
+def _peaks(row: Json) -> str:
+    return ", ".join(f"{one['peak'] / 1e6:,.0f}" for one in row["memory"])
+
+
+def training_table(found: Json) -> str:
+    """Return what training gave: AUC, its drop against PyTorch alone, and what each rank held."""
+    names = {"plain": "one, PyTorch alone", "one": "one", "row": "two, by rows", "table": "two, by table"}
+    heads = ("processes", "test AUC", "drop against PyTorch alone, 95%", "tables a rank, MB", "optimiser, MB")
+    lines = [f"| {' | '.join(heads)} | peak, MB | seconds |", "|---|---|---|---|---|---|---|"]
+    for case, name in names.items():
+        row = found["cases"][case]
+        held, kept = (", ".join(f"{one[key] / 1e6:,.1f}" for one in row["memory"]) for key in ("tables", "optimizer"))
+        drop = "" if case == "plain" else _drop(row)
+        lines.append(f"| {name} | {row['auc']:.4f} | {drop} | {held} | {kept} | {_peaks(row)} | {row['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def recovery_table(found: Json) -> str:
+    """Return what recovery gave by one process and by two."""
+    heads = "| learns | processes | test AUC | drop against one, 95% | peak, MB | seconds |"
+    lines = [heads, "|---|---|---|---|---|---|"]
+    for case, name in {"recovery": "codebooks", "tables": "tables"}.items():
+        for ranks in (1, 2):
+            row = found["cases"][f"{case}-{ranks}"]
+            drop = "" if ranks == 1 else _drop(row)
+            lines.append(f"| {name} | {ranks} | {row['auc']:.4f} | {drop} | {_peaks(row)} | {row['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Tables over two processes: the steps of one, whatever the optimiser, the cut and the way of looking up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from sharded_lessons import CASES, ITEMS, lesson, settings, train_all
 from torch import nn
 
 import flyweight as fw
+from flyweight.parallel import sharded_resume
 from flyweight.parallel.launch import joined, run_ranks
 from flyweight.parallel.lesson import Lesson, ShardedTraining, fresh
 from flyweight.parallel.sharded_files import gather_model
@@ -109,6 +110,47 @@ def test_drawn_rows_are_the_same_whoever_holds_them() -> None:
     start_rows(Rows("t", DRAWN_ROWS - 70, part), weight, 1.0, seed=3)
     assert torch.equal(part, whole[DRAWN_ROWS - 70 : DRAWN_ROWS + 80])
     assert len(whole.unique(dim=0)) == len(whole)
+
+
+@pytest.mark.parametrize("case", ["adam by rows", "adagrad by table"])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
+    case: str, group: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_resume, "SECONDS", 0.0)  # kept after every batch
+    given = list(lesson(case).batches())
+    folders = [tmp_path / "whole", tmp_path / "stopped"]
+    for folder in folders:
+        folder.mkdir()
+
+    def stopped() -> Iterator[Any]:
+        yield from given[:2]
+        raise OSError("the disk with the third batch is gone")
+
+    def go(folder: Path, batches: Callable[[], Iterable[Any]]) -> dict[str, Any]:
+        own = lesson(case)
+        own = Lesson(own.model, batches, own.count, own.loss)
+        return train_part(own, plan_tables(own.model, 1, "auto"), settings(case), folder, group, resume=True)
+
+    whole = go(folders[0], lambda: given)
+    with pytest.raises(OSError, match="the third batch is gone"):
+        go(folders[1], stopped)
+    assert (folders[1] / "resume.json").exists()
+    passes = iter([given, [given[2]] * 3, given])  # to see the lookups, the first pass, the second
+    on = go(folders[1], lambda: next(passes))  # what is behind is not learned again
+    assert on["losses"] == whole["losses"]
+    both = [{file.name: file for file in sorted(folder.iterdir())} for folder in folders]
+    assert both[0].keys() == both[1].keys()  # what was kept is gone: the training is over
+    for name, file in both[0].items():
+        if name.endswith(".npy"):
+            assert file.read_bytes() == both[1][name].read_bytes()
+
+
+def test_a_folder_of_another_training_is_refused(group: torch.device, tmp_path: Path) -> None:
+    (tmp_path / "resume.json").write_text('{"number": 3, "identity": "another"}')
+    own = lesson("sgd by rows")
+    with pytest.raises(fw.InputError, match="keeps another training"):
+        train_part(own, plan_tables(own.model, 1, "auto"), settings("sgd by rows"), tmp_path, group, resume=True)
+    assert (tmp_path / "resume.json").exists()
 
 
 def test_a_loss_that_is_no_number_names_the_rates(group: torch.device, tmp_path: Path) -> None:

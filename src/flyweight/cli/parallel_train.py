@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flyweight.parallel.sharded_training import RankMemory
     from flyweight.task.task import Task
 
-MB = 1e6
-
 
 def train(
     task: Annotated[str, typer.Argument(help="path/to/file.py:function that returns a Task, or a name of the zoo")],
@@ -109,9 +107,11 @@ def _be_one(make: Any, tables: str, settings: Any, folder: Path | None, out_path
 
 
 def _memory(rank: int, one: "RankMemory") -> str:
-    peak = "" if one.peak is None else f"; at most {one.peak / MB:,.0f} MB resident while training"
-    start = "" if one.peak_start is None else f" ({one.peak_start / MB:,.0f} MB until then)"
-    return f"Rank {rank}: {one.tables / MB:,.1f} MB of tables, {one.optimizer / MB:,.1f} MB of optimiser{peak}{start}"
+    from flyweight.parallel.sharded_plan import size_words
+
+    peak = "" if one.peak is None else f"; at most {size_words(one.peak)} resident while training"
+    start = "" if one.peak_start is None else f" ({size_words(one.peak_start)} until then)"
+    return f"Rank {rank}: {size_words(one.tables)} of tables, {size_words(one.optimizer)} of optimiser{peak}{start}"
 
 
 def _compared(task: "Task", model: "nn.Module") -> str:

@@ -67,14 +67,25 @@ class TablePlan:
 
     def __str__(self) -> str:
         total = sum(table.bytes for table in self.tables)
-        ranks = ", ".join(f"rank {rank} {self.bytes_of(rank) / 1e6:,.1f} MB" for rank in range(self.ranks))
-        lines = [f"{len(self.tables)} tables of {total / 1e6:,.1f} MB over {self.ranks} processes: {ranks}"]
+        ranks = ", ".join(f"rank {rank} {size_words(self.bytes_of(rank))}" for rank in range(self.ranks))
+        lines = [f"{len(self.tables)} tables of {size_words(total)} over {self.ranks} processes: {ranks}"]
         width = max((len(table.name) for table in self.tables), default=0)
         for table in self.tables:
-            head = f"  {table.name:{width}}  {table.rows:>12,} x {table.dim:<4} {table.bytes / 1e6:>9,.1f} MB  "
+            head = f"  {table.name:{width}}  {table.rows:>12,} x {table.dim:<4} {size_words(table.bytes):>9}  "
             lines.append(head + _places(table))
         lines += [f"  {one.what}: whole on every rank, {one.why}" for one in self.whole]
         return "\n".join(lines)
+
+
+def size_words(count: int) -> str:
+    """Return bytes in words.
+
+    Example:
+        >>> size_words(187_040_000), size_words(7_360)
+        ('187.0 MB', '7.4 kB')
+    """
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
+    return f"{count / unit:,.1f} {name}"
 
 
 def _places(table: PlacedTable) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from math import isfinite
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from flyweight.errors import FlyweightError, InputError
 from flyweight.parallel.lesson import Lesson, ShardedTraining
 from flyweight.parallel.sharded_model import ShardedModel
+from flyweight.parallel.sharded_resume import Kept
 from flyweight.task.batches import Batch
 from flyweight.task.scores import call_model
 
@@ -55,23 +57,59 @@ class Steps:
         self.losses: list[float] = []  # of this rank's rows, each a share of the whole batch's loss
         self.total = max(1, round(settings.epochs * lesson.count))
 
-    def run(self, advance: Callable[[int], None]) -> None:
+    def run(self, advance: Callable[[int], None], kept: Kept | None = None) -> None:
         """Take all steps; `advance` is told how many batches of the task are behind.
 
+        Args:
+            kept: where the training is kept, and gone on from.
+
         Raises:
+            EngineError: the training could not be kept.
             FlyweightError: the loss is no longer a finite number.
+            InputError: what was kept is of another training.
         """
+        found = kept.found() if kept is not None else None
+        begun = self._take_up(found) if found is not None else 0
         self.sharded.body.train()
-        torch.manual_seed(self.settings.seed * 64 + self.rank % 64)  # of dropout, another on each rank
         for number, (inputs, target, _) in enumerate(self._batches()):
+            if number < begun:
+                continue
+            torch.manual_seed((self.settings.seed * 1_000_003 + number) * 64 + self.rank % 64)  # of dropout
             pieces = -(-len(target) // self.settings.batch_rows)
             for turn in range(pieces):
                 place = slice(turn * self.settings.batch_rows, (turn + 1) * self.settings.batch_rows)
                 done = (number + turn / pieces) / self.total
                 self._step({name: value[place] for name, value in inputs.items()}, target[place], done)
             advance(number + 1)
+            if kept is not None and kept.due():
+                kept.keep(number + 1, self._state(number + 1))
         _agree_on_buffers(self.sharded.body)
         self.sharded.body.eval()
+
+    def _state(self, number: int) -> dict[str, Any]:
+        """Return all that this rank's further steps hang on, `number` batches being behind."""
+        return {
+            "number": number,
+            "losses": self.losses,
+            "body": dict(self.sharded.body.state_dict()),
+            "tables": self._tables(),
+            "optimizers": [one.state_dict() for one, _ in self.optimizers],
+        }
+
+    def _take_up(self, found: dict[str, Any]) -> int:
+        """Go on from what `_state` returned; return how many batches are behind."""
+        self.losses = list(found["losses"])
+        self.sharded.body.load_state_dict(found["body"])
+        for own, before in zip(self._tables(), found["tables"], strict=True):
+            own.copy_(before)
+        for (optimizer, _), state in zip(self.optimizers, found["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        return int(found["number"])
+
+    def _tables(self) -> list[Tensor]:
+        """Return this rank's rows, and what optimisers within the backward pass remember of them."""
+        own = [held.values for held in self.sharded.rows()]
+        return own + [state for group in self.sharded.groups for state in group.optimizer_states()]
 
     def _batches(self) -> Iterator[Batch]:
         """Yield the batches of all passes."""

@@ -108,12 +108,12 @@ class TableGroup(nn.Module):
             for kernel in self.kernels:
                 kernel.emb_module.set_learning_rate(rate)
 
-    def optimizer_bytes(self) -> int:
-        """Return the bytes that an optimiser within the backward pass keeps for this rank's rows."""
+    def optimizer_states(self) -> list[Tensor]:
+        """Return what an optimiser within the backward pass remembers of this rank's rows, to write to in place."""
         if not self.fused:
-            return 0
+            return []
         each = [table for kernel in self.kernels for table in kernel.emb_module.split_optimizer_states()]
-        return sum(state.numel() * state.element_size() for table in each for state in table)
+        return [state.detach() for table in each for state in table]
 
 
 class SparseRows(nn.Module):

@@ -22,6 +22,7 @@ from flyweight.parallel.rank_memory import forget_peak, peak_bytes
 from flyweight.parallel.sharded_files import gather_model, save_rest, save_shards
 from flyweight.parallel.sharded_model import ShardedModel, plan_tables, shard_model
 from flyweight.parallel.sharded_plan import By, TablePlan
+from flyweight.parallel.sharded_resume import Kept, identity_of
 from flyweight.parallel.sharded_steps import Steps
 from flyweight.parallel.torchrec_versions import check_versions, load_torchrec
 from flyweight.task.progress import stage
@@ -84,7 +85,8 @@ def train_sharded(
     Args:
         make: the lesson, made in each process and once here.
         by: whether tables are cut by rows, placed whole ("table"), or either by size ("auto").
-        folder: where each rank's rows are left beside the rest; None keeps no files.
+        folder: where each rank's rows are left beside the rest; a training that was stopped goes on from there, from
+            what was kept each minute. None keeps no files.
         gather: whether the trained model is put together in this process; without it, `folder` has its parts.
 
     Raises:
@@ -103,7 +105,7 @@ def train_sharded(
     lesson = make()
     plan = plan_tables(lesson.model, ranks, by)
     with _place(folder) as place:
-        work = partial(_work, make=make, plan=plan, settings=settings, kept=place)
+        work = partial(_work, make=make, plan=plan, settings=settings, place=place, resume=folder is not None)
         total = max(1, round(settings.epochs * lesson.count))
         with _watched(place / PROGRESS, total):
             left = run_ranks(work, ranks)
@@ -125,21 +127,39 @@ def be_a_trainer(
     lesson = make()
     plan = plan_tables(lesson.model, ranks, by)
     with joined(rank, ranks) as device:
-        return RankMemory(**train_part(lesson, plan, settings, folder, device)["memory"])
+        return RankMemory(**train_part(lesson, plan, settings, folder, device, resume=True)["memory"])
 
 
 def _work(
-    rank: int, ranks: int, folder: Path, *, make: MakeLesson, plan: TablePlan, settings: ShardedTraining, kept: Path
+    rank: int,
+    ranks: int,
+    folder: Path,
+    *,
+    make: MakeLesson,
+    plan: TablePlan,
+    settings: ShardedTraining,
+    place: Path,
+    resume: bool,
 ) -> None:
     load_torchrec()
-    found = train_part(make(), plan, settings, kept, torch.device("cpu"))
+    found = train_part(make(), plan, settings, place, torch.device("cpu"), resume=resume)
     torch.save(found, folder / f"rank-{rank}.pt")
 
 
 def train_part(
-    lesson: Lesson, plan: TablePlan, settings: ShardedTraining, folder: Path, device: torch.device
+    lesson: Lesson,
+    plan: TablePlan,
+    settings: ShardedTraining,
+    folder: Path,
+    device: torch.device,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """Train this rank's part and leave its rows in a folder."""
+    """Train this rank's part and leave its rows in a folder.
+
+    Args:
+        resume: whether the training is kept there as it goes, and gone on from.
+    """
     rank = dist.get_rank()
     inputs, target, _ = next(iter(lesson.batches()))
     first = {name: value[: settings.batch_rows] for name, value in inputs.items()}
@@ -158,12 +178,16 @@ def train_part(
     steps = Steps(lesson, own, taught, settings, device)
     dist.barrier()
     began = time.monotonic()
-    steps.run(_teller(folder / PROGRESS) if rank == 0 else lambda done: None)
+    kept = Kept(folder, identity_of(plan, settings, lesson.count), device) if resume else None
+    steps.run(_teller(folder / PROGRESS) if rank == 0 else lambda done: None, kept)
     seconds = time.monotonic() - began
     peak = peak_bytes() if counted else None
     save_shards(own, folder)
     if rank == 0:
         save_rest(own, folder)
+        (folder / PROGRESS).unlink(missing_ok=True)
+    if kept is not None:
+        kept.clear()
     dist.barrier()
     memory = {
         "tables": sum(held.values.nbytes for held in own.rows()),
@@ -178,7 +202,8 @@ def _remembered(steps: Steps, sharded: ShardedModel) -> int:
     """Return the bytes of what optimisers remember."""
     kept = [value for one, _ in steps.optimizers for state in one.state.values() for value in state.values()]
     own = sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
-    return own + sum(group.optimizer_bytes() for group in sharded.groups)
+    states = [state for group in sharded.groups for state in group.optimizer_states()]
+    return own + sum(state.numel() * state.element_size() for state in states)
 
 
 def _whole_copy(model: nn.Module, plan: TablePlan) -> nn.Module:
