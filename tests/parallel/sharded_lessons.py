@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flyweight.parallel.lesson import Lesson, ShardedTraining
-from flyweight.parallel.sharded_model import plan_tables
 from flyweight.parallel.sharded_plan import By
 from flyweight.parallel.sharded_training import train_part
 from flyweight.parallel.torchrec_versions import load_torchrec
@@ -89,7 +88,5 @@ def train_all(rank: int, ranks: int, folder: Path, *, kept: Path) -> None:
     for number, case in enumerate(CASES):
         place = kept / str(number)
         place.mkdir(exist_ok=True)
-        own = lesson(case)
-        plan = plan_tables(own.model, ranks, CASES[case][1])
-        found = train_part(own, plan, settings(case), place, torch.device("cpu"))
+        found = train_part(lesson(case), CASES[case][1], settings(case), place, torch.device("cpu"))
         torch.save(found, folder / f"{number}-{rank}.pt")

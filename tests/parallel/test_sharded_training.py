@@ -97,7 +97,7 @@ def test_tables_on_no_device_are_drawn_where_they_belong(group: torch.device, tm
     own = lesson("adam by rows")
     own.model.item = nn.Embedding(ITEMS, 8, device="meta")
     plan = plan_tables(own.model, 1, "auto")
-    train_part(own, plan, ShardedTraining(table_rate=1e-9, dense_rate=1e-9, spread=0.5), tmp_path, group)
+    train_part(own, "auto", ShardedTraining(table_rate=1e-9, dense_rate=1e-9, spread=0.5), tmp_path, group)
     model = lesson("adam by rows").model
     gather_model(model, plan, tmp_path)
     assert model.item.weight.std().item() == pytest.approx(0.5, rel=0.2)  # 320 values: four standard errors
@@ -129,7 +129,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     def go(folder: Path, batches: Callable[[], Iterable[Any]]) -> dict[str, Any]:
         own = lesson(case)
         own = Lesson(own.model, batches, own.count, own.loss)
-        return train_part(own, plan_tables(own.model, 1, "auto"), settings(case), folder, group, resume=True)
+        return train_part(own, "auto", settings(case), folder, group, resume=True)
 
     whole = go(folders[0], lambda: given)
     with pytest.raises(OSError, match="the third batch is gone"):
@@ -149,7 +149,7 @@ def test_a_folder_of_another_training_is_refused(group: torch.device, tmp_path: 
     (tmp_path / "resume.json").write_text('{"number": 3, "identity": "another"}')
     own = lesson("sgd by rows")
     with pytest.raises(fw.InputError, match="keeps another training"):
-        train_part(own, plan_tables(own.model, 1, "auto"), settings("sgd by rows"), tmp_path, group, resume=True)
+        train_part(own, "auto", settings("sgd by rows"), tmp_path, group, resume=True)
     assert (tmp_path / "resume.json").exists()
 
 
@@ -157,7 +157,7 @@ def test_a_loss_that_is_no_number_names_the_rates(group: torch.device, tmp_path:
     own = lesson("sgd by rows")
     broken = Lesson(own.model, own.batches, own.count, lambda outputs, target, said: outputs.sum() * float("nan"))
     with pytest.raises(fw.errors.FlyweightError, match="The loss is nan after 0 steps; lower table_rate"):
-        train_part(broken, plan_tables(own.model, 1, "auto"), settings("sgd by rows"), tmp_path, group)
+        train_part(broken, "auto", settings("sgd by rows"), tmp_path, group)
 
 
 def test_one_sum_of_squares_a_row_is_refused_where_ids_are_computed(group: torch.device) -> None:

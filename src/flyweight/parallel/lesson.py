@@ -58,12 +58,21 @@ def lesson_of(task: Task, *, recover: bool = False) -> Lesson:
             "processes share each batch by rows. Give inputs of shape (rows, ...)."
         )
     count = len(task.train) if isinstance(task.train, Sized) else sum(1 for _ in task.batches("train"))
-    batches = partial(task.batches, "train")
+    data = _without_models(task)
+    batches = partial(data.batches, "train")
     if not recover:
-        return Lesson(task.model, batches, count, partial(_labels, task))
+        return Lesson(task.model, batches, count, partial(_labels, data))
     output = task.output or "logit"
     distance = outputs_loss(default_distill_loss(output), output, TEMPERATURE)
     return Lesson(task.model, batches, count, partial(_teacher, distance), task.teacher)
+
+
+def _without_models(task: Task) -> Task:
+    """Return a task's data and loss, which outlive whole tables in a process that trains a part of them."""
+    data = task.with_model(nn.Identity())
+    for name in ("original", "teacher"):
+        object.__setattr__(data, name, data.model)
+    return data
 
 
 def _labels(task: Task, outputs: Tensor, target: Tensor, said: Tensor | None) -> Tensor:

@@ -105,7 +105,7 @@ def train_sharded(
     lesson = make()
     plan = plan_tables(lesson.model, ranks, by)
     with _place(folder) as place:
-        work = partial(_work, make=make, plan=plan, settings=settings, place=place, resume=folder is not None)
+        work = partial(_work, make=make, by=by, settings=settings, place=place, resume=folder is not None)
         total = max(1, round(settings.epochs * lesson.count))
         with _watched(place / PROGRESS, total):
             left = run_ranks(work, ranks)
@@ -124,10 +124,8 @@ def be_a_trainer(
     Rank 0 leaves the plan and the rest beside them. On hosts that share no disk each has its own rows.
     """
     load_torchrec()
-    lesson = make()
-    plan = plan_tables(lesson.model, ranks, by)
     with joined(rank, ranks) as device:
-        return RankMemory(**train_part(lesson, plan, settings, folder, device, resume=True)["memory"])
+        return RankMemory(**train_part(make(), by, settings, folder, device, resume=True)["memory"])
 
 
 def _work(
@@ -136,19 +134,19 @@ def _work(
     folder: Path,
     *,
     make: MakeLesson,
-    plan: TablePlan,
+    by: By,
     settings: ShardedTraining,
     place: Path,
     resume: bool,
 ) -> None:
     load_torchrec()
-    found = train_part(make(), plan, settings, place, torch.device("cpu"), resume=resume)
+    found = train_part(make(), by, settings, place, torch.device("cpu"), resume=resume)
     torch.save(found, folder / f"rank-{rank}.pt")
 
 
 def train_part(
     lesson: Lesson,
-    plan: TablePlan,
+    by: By,
     settings: ShardedTraining,
     folder: Path,
     device: torch.device,
@@ -161,6 +159,7 @@ def train_part(
         resume: whether the training is kept there as it goes, and gone on from.
     """
     rank = dist.get_rank()
+    plan = plan_tables(lesson.model, dist.get_world_size(), by)
     inputs, target, _ = next(iter(lesson.batches()))
     first = {name: value[: settings.batch_rows] for name, value in inputs.items()}
     rows = len(target[: settings.batch_rows])
@@ -172,7 +171,7 @@ def train_part(
     taught = None
     if lesson.teacher is not None:
         taught = shard(lesson.teacher, plan_tables(lesson.teacher, plan.ranks, "auto"), trained=False)
-    lesson = Lesson(nn.Identity(), lesson.batches, lesson.count, lesson.loss)  # lets go of the whole tables
+    lesson = Lesson(nn.Identity(), lesson.batches, lesson.count, lesson.loss)  # lets go of whole tables
     before = peak_bytes()
     counted = forget_peak()
     steps = Steps(lesson, own, taught, settings, device)
