@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 from sharded_lessons import CASES, ITEMS, lesson, settings, train_all
+from staged_tasks import transformer
 from torch import nn
 
 import flyweight as fw
 from flyweight.parallel import sharded_resume
 from flyweight.parallel.launch import joined, run_ranks
 from flyweight.parallel.lesson import Lesson, ShardedTraining, fresh
-from flyweight.parallel.sharded_files import gather_model
-from flyweight.parallel.sharded_model import plan_tables, shard_model
+from flyweight.parallel.sharded_files import gather_model, read_placed
+from flyweight.parallel.sharded_model import plan_tables
 from flyweight.parallel.sharded_plan import RowShard, place_tables
 from flyweight.parallel.sharded_tables import DRAWN_ROWS, Rows, start_rows
 from flyweight.parallel.sharded_training import train_part, train_sharded
@@ -66,8 +67,7 @@ def alone(own: Lesson, how: ShardedTraining) -> tuple[nn.Module, list[float]]:
 def test_two_processes_step_as_pytorch_does_alone(case: str, left: tuple[dict[str, Any], Path]) -> None:
     found, kept = left
     number, own = list(CASES).index(case), lesson(case)
-    plan = plan_tables(own.model, 2, CASES[case][1])
-    model = gather_model(lesson(case).model, plan, kept / str(number))
+    model = gather_model(lesson(case).model, read_placed(kept / str(number)), kept / str(number))
     wanted, losses = alone(own, settings(case))
     both = [torch.tensor(found[f"{number}-{rank}"]["losses"]) for rank in (0, 1)]
     torch.testing.assert_close(sum(both), torch.tensor(losses), rtol=1e-5, atol=1e-6)
@@ -96,10 +96,9 @@ def group(tmp_path: Path) -> Iterator[torch.device]:
 def test_tables_on_no_device_are_drawn_where_they_belong(group: torch.device, tmp_path: Path) -> None:
     own = lesson("adam by rows")
     own.model.item = nn.Embedding(ITEMS, 8, device="meta")
-    plan = plan_tables(own.model, 1, "auto")
     train_part(own, "auto", ShardedTraining(table_rate=1e-9, dense_rate=1e-9, spread=0.5), tmp_path, group)
     model = lesson("adam by rows").model
-    gather_model(model, plan, tmp_path)
+    gather_model(model, read_placed(tmp_path), tmp_path)
     assert model.item.weight.std().item() == pytest.approx(0.5, rel=0.2)  # 320 values: four standard errors
 
 
@@ -160,20 +159,24 @@ def test_a_loss_that_is_no_number_names_the_rates(group: torch.device, tmp_path:
         train_part(broken, "auto", settings("sgd by rows"), tmp_path, group)
 
 
-def test_one_sum_of_squares_a_row_is_refused_where_ids_are_computed(group: torch.device) -> None:
+def test_one_sum_of_squares_a_row_is_refused_where_ids_are_computed(group: torch.device, tmp_path: Path) -> None:
     own = lesson("adam by either")
-    inputs, target, _ = own.batches()[0]
     with pytest.raises(fw.InputError, match="rowwise_adagrad steps within the backward pass"):
-        shard_model(
-            own.model, plan_tables(own.model, 1, "auto"), inputs, len(target), optimizer="rowwise_adagrad", rate=0.1,
-            device=group,
-        )  # fmt: skip
+        train_part(own, "auto", ShardedTraining(table_optimizer="rowwise_adagrad"), tmp_path, group)
 
 
 def test_what_cannot_be_shared_out_stays_whole_with_a_reason() -> None:
-    plan = plan_tables(lesson("sgd by rows").model, 2, "row")
+    own = lesson("sgd by rows")
+    plan = plan_tables(own.model, *own.first(9), 2, "row")
     assert [table.name for table in plan.tables] == ["item", "user", "tags", "frozen", "unused"]
     assert "tied: whole on every rank, its weight is shared with scores.weight" in str(plan)
+
+
+def test_a_table_that_is_read_as_a_whole_stays_whole() -> None:
+    task = transformer()
+    inputs, target, _ = next(task.batches("train"))
+    plan = plan_tables(task.model, inputs, len(target), 2, "row")
+    assert "items: whole on every rank, the model reads all its rows at once" in str(plan)
 
 
 def test_tables_are_cut_where_they_are_larger_than_a_share() -> None:

@@ -89,8 +89,7 @@ def _lesson(source: str, spread: float | None, seed: int, *, recover: bool) -> "
 
 def _be_one(make: Any, tables: str, settings: Any, folder: Path | None, out_path: Path) -> None:
     """Be one of the processes that torchrun has begun."""
-    from flyweight.parallel.sharded_files import gather_model
-    from flyweight.parallel.sharded_model import plan_tables
+    from flyweight.parallel.sharded_files import gather_model, read_placed
     from flyweight.parallel.sharded_training import be_a_trainer
 
     if folder is None:
@@ -100,10 +99,9 @@ def _be_one(make: Any, tables: str, settings: Any, folder: Path | None, out_path
     memory = be_a_trainer(make, rank=rank, ranks=ranks, by=tables, settings=settings, folder=folder)  # type: ignore[arg-type]
     out.print(_memory(rank, memory), markup=False)
     if rank == 0:
-        model = make().model
-        plan = plan_tables(model, ranks, tables)  # type: ignore[arg-type]
+        plan = read_placed(folder)
         out.print(str(plan), markup=False)
-        _save(gather_model(model, plan, folder), out_path)
+        _save(gather_model(make().model, plan, folder), out_path)
 
 
 def _memory(rank: int, one: "RankMemory") -> str:

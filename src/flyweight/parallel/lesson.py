@@ -41,6 +41,17 @@ class Lesson:
     teacher: nn.Module | None = None
 
 
+    def first(self, rows: int) -> tuple[dict[str, Tensor], int]:
+        """Return the first rows of the first batch, up to so many, and how many they are.
+
+        Raises:
+            InputError: there is no batch.
+        """
+        for inputs, target, _ in self.batches():
+            return {name: value[:rows] for name, value in inputs.items()}, len(target[:rows])
+        raise InputError("The train split is empty; give at least one batch.")
+
+
 #: Makes the lesson in each process: a function of a module, or a `functools.partial` of one.
 MakeLesson = Callable[[], Lesson]
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from flyweight.errors import InputError
 from flyweight.parallel.sharded_model import ShardedModel
-from flyweight.parallel.sharded_plan import TablePlan
+from flyweight.parallel.sharded_plan import PlacedTable, RowShard, TablePlan
+from flyweight.task.change import Skipped
 
 FORMAT = 1
 PLAN, DENSE = "plan.json", "dense.npz"
@@ -34,6 +35,25 @@ def save_rest(sharded: ShardedModel, folder: Path) -> None:
         np.savez(file, **state)
     about = {"format": FORMAT, **asdict(sharded.plan)}
     (folder / PLAN).write_text(json.dumps(about, indent=1) + "\n")
+
+
+def read_placed(folder: Path) -> TablePlan:
+    """Return where rows went, as rank 0 wrote it.
+
+    Raises:
+        InputError: the folder holds no plan, or a damaged one.
+    """
+    try:
+        told = json.loads((folder / PLAN).read_text())
+        if told.pop("format") != FORMAT:
+            raise ValueError(f"another format than {FORMAT}")
+        tables = [
+            PlacedTable(**{**table, "shards": tuple(RowShard(**shard) for shard in table["shards"])})
+            for table in told["tables"]
+        ]
+        return TablePlan(told["ranks"], tuple(tables), tuple(Skipped(**one) for one in told["whole"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / PLAN} is no plan of tables ({error}); train anew into that folder.") from error
 
 
 def gather_model(model: nn.Module, plan: TablePlan, folder: Path) -> nn.Module:

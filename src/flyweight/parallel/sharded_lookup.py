@@ -28,6 +28,14 @@ class Wanted(NamedTuple):
 Fetch = Callable[[Mapping[Wanted, Tensor]], dict[Wanted, Tensor]]
 
 
+class WholeTableRead(Exception):  # noqa: N818
+    """The model reads all rows of a table at once, not by ids: it stays whole."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(table)
+        self.table = table
+
+
 class Lookups:
     """The lookups of a model's batch.
 
@@ -101,16 +109,22 @@ class Lookups:
 class RemoteEmbedding(nn.Module):
     """`nn.Embedding` without its table: rows (*ids, dim) for ids of any shape."""
 
-    def __init__(self, table: str, lookups: Lookups, padding: int | None) -> None:
+    def __init__(self, table: str, lookups: Lookups, embedding: nn.Embedding) -> None:
         super().__init__()
-        self.table, self.lookups, self.padding = table, lookups, padding
+        self.table, self.lookups, self.padding_idx = table, lookups, embedding.padding_idx
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+
+    @property
+    def weight(self) -> Tensor:
+        """Tell that the model reads the table itself."""
+        raise WholeTableRead(self.table)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows; none of the gradient reaches the padding row."""
         found = self.lookups.rows(self.table, ids)
-        if self.padding is None:
+        if self.padding_idx is None:
             return found
-        return torch.where((ids == self.padding).unsqueeze(-1), found.detach(), found)
+        return torch.where((ids == self.padding_idx).unsqueeze(-1), found.detach(), found)
 
 
 class RemoteEmbeddingBag(nn.Module):
@@ -119,25 +133,31 @@ class RemoteEmbeddingBag(nn.Module):
     def __init__(self, table: str, lookups: Lookups, bag: nn.EmbeddingBag) -> None:
         super().__init__()
         self.table, self.lookups = table, lookups
-        self.mode, self.last, self.padding = bag.mode, bag.include_last_offset, bag.padding_idx
+        self.mode, self.include_last_offset, self.padding_idx = bag.mode, bag.include_last_offset, bag.padding_idx
+        self.num_embeddings, self.embedding_dim = bag.num_embeddings, bag.embedding_dim
+
+    @property
+    def weight(self) -> Tensor:
+        """Tell that the model reads the table itself."""
+        raise WholeTableRead(self.table)
 
     def forward(self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """Return the pooled rows (bags, dim); ids, offsets and weights as `nn.EmbeddingBag` takes them."""
         found = self.lookups.rows(self.table, ids)
         flat = found.reshape(-1, found.shape[-1])  # (ids, dim)
-        own = torch.arange(len(flat)).view(ids.shape)
+        own = torch.arange(len(flat), device=flat.device).view(ids.shape)
         padding = None
-        if self.padding is not None:  # a row of their own for all that does not count
+        if self.padding_idx is not None:  # a row of their own for all that does not count
             padding = len(flat)
             flat = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
-            own = torch.where(ids == self.padding, padding, own)
+            own = torch.where(ids == self.padding_idx, padding, own)
         return F.embedding_bag(
             own,
             flat,
             offsets,
             mode=self.mode,
             per_sample_weights=per_sample_weights,
-            include_last_offset=self.last,
+            include_last_offset=self.include_last_offset,
             padding_idx=padding,
         )
 
@@ -155,6 +175,6 @@ def replace_tables(model: nn.Module, holders: Mapping[str, str], lookups: Lookup
             new = RemoteEmbeddingBag(table, lookups, module)
         else:
             assert isinstance(module, nn.Embedding)
-            new = RemoteEmbedding(table, lookups, module.padding_idx)
+            new = RemoteEmbedding(table, lookups, module)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, new)

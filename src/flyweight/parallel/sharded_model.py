@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.errors import InputError
-from flyweight.parallel.sharded_lookup import Lookups, Wanted, replace_tables
+from flyweight.parallel.sharded_lookup import Lookups, Wanted, WholeTableRead, replace_tables
 from flyweight.parallel.sharded_plan import By, PlacedTable, TablePlan, place_tables
 from flyweight.parallel.sharded_tables import Rows, TableGroup, TableOptimizer, start_rows
 from flyweight.tables.sites import Table, find_tables
 from flyweight.task.change import Skipped
+
+Inputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +40,23 @@ class ShardedModel:
             yield from group.rows()
 
 
-def plan_tables(model: nn.Module, ranks: int, by: By) -> TablePlan:
+def plan_tables(model: nn.Module, inputs: Inputs, rows: int, ranks: int, by: By) -> TablePlan:
     """Return where the rows of a model's tables go; other embeddings, each with its reason, stay whole on every rank.
+
+    Args:
+        inputs, rows: a batch, to see how the model reads its tables.
 
     Raises:
         InputError: `ranks` or `by` make no sense.
     """
-    tables, skipped = _tables(model)
-    return place_tables([(table.name, table.rows, table.dim) for table in tables], ranks, by, skipped)
+    looked = _look(model, inputs, rows)
+    return place_tables([(one.name, one.rows, one.dim) for one in looked.tables], ranks, by, looked.skipped)
 
 
 def shard_model(
     model: nn.Module,
     plan: TablePlan,
-    inputs: dict[str, Tensor],
+    inputs: Inputs,
     rows: int,
     *,
     optimizer: TableOptimizer,
@@ -69,11 +74,8 @@ def shard_model(
         spread, seed: of rows that are drawn, where the model's tables are on the device "meta".
         trained: whether tables move, but for those that the user has frozen.
     """
-    tables, _ = _tables(model)
-    holders = {path: table.name for table in tables for path in table.modules}
-    lookups = Lookups({table.name: table.dim for table in tables})
-    body = _without_tables(model, holders, lookups)
-    lookups.learn(body, inputs, rows)
+    looked = _look(model, inputs, rows)
+    body, lookups, tables = looked.body, looked.lookups, looked.tables
     kinds = _kinds(model, tables, plan, lookups.wanted, trained=trained)
     groups = tuple(
         TableGroup(
@@ -93,6 +95,32 @@ def shard_model(
             place, weight = number[held.table]
             start_rows(held, weight, spread, seed * 1_009 + place)
     return ShardedModel(body.to(device), lookups, groups, plan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """How a model reads its tables: those to share out, others and why not, and the model without the first."""
+
+    tables: list[Table]
+    skipped: tuple[Skipped, ...]
+    body: nn.Module
+    lookups: Lookups
+
+
+def _look(model: nn.Module, inputs: Inputs, rows: int) -> _Looked:
+    """Run a model on a batch without its tables; those that it reads other than by ids are left in."""
+    tables, skipped = _tables(model)
+    while True:
+        holders = {path: table.name for table in tables for path in table.modules}
+        lookups = Lookups({table.name: table.dim for table in tables})
+        body = _without_tables(model, holders, lookups)
+        try:
+            lookups.learn(body, inputs, rows)
+        except WholeTableRead as read:
+            tables = [table for table in tables if table.name != read.table]
+            skipped += (Skipped(read.table, "the model reads all its rows at once"),)
+            continue
+        return _Looked(tables, skipped, body, lookups)
 
 
 def _tables(model: nn.Module) -> tuple[list[Table], tuple[Skipped, ...]]:

@@ -103,7 +103,7 @@ def train_sharded(
     check_versions()
     settings = settings or ShardedTraining()
     lesson = make()
-    plan = plan_tables(lesson.model, ranks, by)
+    plan = plan_tables(lesson.model, *lesson.first(settings.batch_rows), ranks, by)
     with _place(folder) as place:
         work = partial(_work, make=make, by=by, settings=settings, place=place, resume=folder is not None)
         total = max(1, round(settings.epochs * lesson.count))
@@ -159,18 +159,16 @@ def train_part(
         resume: whether the training is kept there as it goes, and gone on from.
     """
     rank = dist.get_rank()
-    plan = plan_tables(lesson.model, dist.get_world_size(), by)
-    inputs, target, _ = next(iter(lesson.batches()))
-    first = {name: value[: settings.batch_rows] for name, value in inputs.items()}
-    rows = len(target[: settings.batch_rows])
+    inputs, rows = lesson.first(settings.batch_rows)
+    plan = plan_tables(lesson.model, inputs, rows, dist.get_world_size(), by)
     shard = partial(
-        shard_model, inputs=first, rows=rows, optimizer=settings.table_optimizer, rate=settings.table_rate,
+        shard_model, inputs=inputs, rows=rows, optimizer=settings.table_optimizer, rate=settings.table_rate,
         device=device, spread=settings.spread, seed=settings.seed,
     )  # fmt: skip
     own = shard(lesson.model, plan)
     taught = None
     if lesson.teacher is not None:
-        taught = shard(lesson.teacher, plan_tables(lesson.teacher, plan.ranks, "auto"), trained=False)
+        taught = shard(lesson.teacher, plan_tables(lesson.teacher, inputs, rows, plan.ranks, "auto"), trained=False)
     lesson = Lesson(nn.Identity(), lesson.batches, lesson.count, lesson.loss)  # lets go of whole tables
     before = peak_bytes()
     counted = forget_peak()
