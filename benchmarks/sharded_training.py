@@ -1,4 +1,4 @@
-"""The default ranker trained and recovered by one process and by two: results/sharded_training.json, docs/sharding.md
+"""The default ranker trained and recovered by one process and by two: results/sharded_training.json, docs/sharded_training.md
 
     python benchmarks/sharded_training.py [case ...]     # no case: the tables are made from what is there
 
@@ -39,7 +39,7 @@ from flyweight.zoo.training import Training, train
 from page_section import put
 
 RESULTS = Path(__file__).parent / "results" / "sharded_training.json"
-DOCS = Path(__file__).parent.parent / "docs" / "sharding.md"
+DOCS = Path(__file__).parent.parent / "docs" / "sharded_training.md"
 PLACED = {"one": (1, "auto"), "row": (2, "row"), "table": (2, "table")}
 #: Each case, and the one that it is held against.
 AGAINST = {
