@@ -1,4 +1,4 @@
-"""The default ranker trained and recovered by one process and by two: results/sharded_training.json, docs/sharded_training.md
+"""The default ranker trained and recovered by one process and by two: JSON, and tables in docs/sharded_training.md.
 
     python benchmarks/sharded_training.py [case ...]     # no case: the tables are made from what is there
 
