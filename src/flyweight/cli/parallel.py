@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
+from flyweight.cli.parallel_train import train
 from flyweight.cli.stopping import stoppable
 from flyweight.cli.task_source import load_task
 from flyweight.errors import InputError
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from flyweight.parallel.plan import Plan
     from flyweight.task.task import Split, Task
 
-app = typer.Typer(no_args_is_help=True, help="Cut a model into stages, and run them as a pipeline of processes.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Cut a model into stages and run them as a pipeline of processes, or train with its tables over processes.",
+)
+app.command()(train)
 Source = Annotated[str, typer.Argument(help="path/to/file.py:function that returns a Task, or a name of the zoo")]
 #: Numbers of stages that `plan` simulates.
 SIMULATED = (1, 2, 4, 8, 16, 32, 64)
