@@ -12,16 +12,25 @@ import numpy as np
 import pytest
 from cluster_work import dies, dies_once, free_port, late, square, throws, two_nodes
 
-import flyweight
+import flyweight as fw
+from flyweight.engines.registry import find_engine
 from flyweight.errors import InputError
 from flyweight.parallel.cluster.find import find_cluster
 from flyweight.parallel.cluster.ray_tasks import RayTasks
 from flyweight.parallel.cluster.versions import check_same
+from flyweight.planning import clock, measuring
+from flyweight.planning.artefact import artefact_scores, make_artefact
+from flyweight.planning.requests import sample_requests
+from flyweight.planning.search import pace, search, workbench
+from flyweight.planning.search.candidate import Candidate
+from flyweight.planning.search.study import kept_outcomes
+from flyweight.planning.sharded_scores import sharded_scores
 from flyweight.tables.coding import Coding
 from flyweight.tables.encode_file import encode_file, fingerprint
 from flyweight.tables.table_file import open_table
 from flyweight.task.processes import Processes
 from flyweight.task.runner import Here, Runner, WorkerLostError, in_order
+from small_tasks import Ranker, seeded, trained_task
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +188,62 @@ def test_other_versions_on_a_node_are_refused_by_name() -> None:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "Ray": ray.__version__,
         "PyTorch": torch.__version__,
-        "Flyweight": flyweight.__version__,
+        "Flyweight": fw.__version__,
     }
     check_same("Node 10.0.0.7", same)
     with pytest.raises(InputError, match=r"Node 10.0.0.7 runs other versions.*Ray 2.1.0 there, .* here"):
         check_same("Node 10.0.0.7", {**same, "Ray": "2.1.0"})
     with pytest.raises(InputError, match="Flyweight not installed there"):
         check_same("Node 10.0.0.7", {**same, "Flyweight": ""})
+
+
+@pytest.fixture(scope="module")
+def ranker(one_thread: None) -> fw.Task:
+    return trained_task(seeded(Ranker))
+
+
+def test_scores_in_shards_are_those_of_one_process(
+    cluster: Runner, ranker: fw.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyweight.planning.sharded_scores.SHARD_ROWS", 600)
+    artefact = make_artefact(ranker.model, sample_requests(ranker), 64, tmp_path)
+    for engine in ("onnxruntime", "openvino"):
+        prepared = find_engine(engine).prepare(artefact.exported.path, 1)
+        alone = artefact_scores(ranker, prepared, "test", artefact.flat_call)
+        shards = sharded_scores(ranker, artefact, engine, 1, "test", cluster)
+        assert np.array_equal(shards.outputs, alone.outputs)
+        assert np.array_equal(shards.targets, alone.targets)
+        prepared.close()
+
+
+TRIED = [Candidate(tables=20.0), Candidate(tables=20.0, units=0.5, epochs=0.5)]
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propose two candidates, and time for a moment."""
+    monkeypatch.setattr(search, "first_candidates", lambda *_: TRIED)
+    monkeypatch.setattr(search, "plan_first", lambda *_: [])
+    monkeypatch.setattr(measuring, "resident_growth", lambda *_: None)
+    monkeypatch.setattr(clock, "SECONDS", 0.2)
+    monkeypatch.setattr(workbench, "SECONDS", 0.05)
+    monkeypatch.setattr(pace, "SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_search_on_a_cluster_finds_what_one_process_finds(cluster: RayTasks, ranker: fw.Task, tmp_path: Path) -> None:
+    def found(name: str, cluster: str | None) -> dict[str, object]:
+        budget = fw.Budget(max_drop=0.2)
+        result = fw.compress(ranker, budget, run=tmp_path / name, max_trials=2, cluster=cluster, workers=1)
+        chosen = str(result.recipe.steps)
+        told: dict[str, object] = {chosen: result.drop}
+        for one in kept_outcomes(tmp_path / name):
+            assert one.measured is not None, one.reason
+            told[str(one.candidate)] = (one.measured.bytes, one.measured.table_bytes, one.measured.macs, one.drops)
+        return told
+
+    here, there = found("here", None), found("there", cluster.address)
+    assert set(map(str, TRIED)) <= set(there)
+    assert {name: there[name] for name in here if name in there} == {name: here[name] for name in here if name in there}
+    learned = list((tmp_path / "there" / "learning").glob("*.pt"))
+    assert len(learned) == 1

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from flyweight.errors import InputError
-from flyweight.task.runner import RETRIES, Done, WorkerLostError
+from flyweight.task.runner import RETRIES, Done, WorkerLostError, pickled
 
 G = TypeVar("G")
 R = TypeVar("R")
@@ -32,6 +31,10 @@ class Processes:
     workers: int
     local: bool = True
 
+    def packed(self, value: Any) -> bytes:
+        """Return a value as bytes."""
+        return pickled(value)
+
     def each(
         self, work: Callable[[G], R], given: Iterable[G], *, most: int | None = None, retries: int = RETRIES
     ) -> Generator[Done[G, R], None, None]:
@@ -42,7 +45,8 @@ class Processes:
         """
         with tempfile.TemporaryDirectory(prefix="flyweight-processes-") as folder:
             path = Path(folder, "work.pickle")
-            _write(path, work)
+            # By a file: tensors among the arguments move to shared memory, away from arrays that look at them.
+            path.write_bytes(self.packed(work))
             values, again = iter(given), list[tuple[G, int]]()
             while True:
                 try:
@@ -106,21 +110,6 @@ def _lost(times: int) -> "Future[Any]":
         )
     )
     return done
-
-
-def _write(path: Path, work: Callable[[Any], Any]) -> None:
-    """Write what is run, once for all processes.
-
-    Not through their arguments: tensors sent so are moved to shared memory, away from the arrays that look at them.
-    """
-    try:
-        with path.open("wb") as file:
-            pickle.dump(work, file, protocol=pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"The work cannot be sent to another process ({error}); ask for one worker, or define the classes of the "
-            "model and of the data in a module that can be imported."
-        ) from error
 
 
 def _begin(path: Path) -> None:

@@ -3,13 +3,14 @@
 What comes of a value hangs on that value alone, so results are the same whoever runs them and however many there are.
 """
 
+import pickle
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from flyweight.errors import EngineError
+from flyweight.errors import EngineError, InputError
 
 G = TypeVar("G")
 R = TypeVar("R")
@@ -36,6 +37,14 @@ class Runner(Protocol):
         """Whether everything runs on this machine, with its files."""
         ...
 
+    def packed(self, value: Any) -> bytes:
+        """Return a value as bytes that `pickle.loads` of a worker makes it of again.
+
+        Raises:
+            InputError: it cannot be sent; says what cannot.
+        """
+        ...
+
     def each(
         self, work: Callable[[G], R], given: Iterable[G], *, most: int | None = None, retries: int = RETRIES
     ) -> Generator[Done[G, R], None, None]:
@@ -48,6 +57,21 @@ class Runner(Protocol):
             retries: of a value whose process died.
         """
         ...
+
+
+def pickled(value: Any, dump: Callable[..., bytes] = pickle.dumps) -> bytes:
+    """Return a value as bytes.
+
+    Raises:
+        InputError: it cannot be sent to another process; says what cannot.
+    """
+    try:
+        return dump(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"The work cannot be sent to another process ({error}); ask for one worker, or define the classes of the "
+            "model and of the data in a module that can be imported."
+        ) from error
 
 
 def in_order(runner: Runner, work: Callable[[G], R], given: Iterable[G]) -> Generator[R, None, None]:
@@ -78,6 +102,10 @@ class Here:
     """Runs everything in this process, one value after the other."""
 
     workers, local = 1, True
+
+    def packed(self, value: Any) -> bytes:
+        """Return a value as bytes."""
+        return pickled(value)
 
     def each(
         self, work: Callable[[G], R], given: Iterable[G], *, most: int | None = None, retries: int = RETRIES

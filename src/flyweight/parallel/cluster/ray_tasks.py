@@ -3,14 +3,18 @@
 Ray gives a task whose worker or node died to another. What all tasks share is put into the object store once.
 """
 
+import sys
+import sysconfig
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from flyweight.errors import EngineError
 from flyweight.task.progress import teller
-from flyweight.task.runner import RETRIES, Done, WorkerLostError
+from flyweight.task.runner import RETRIES, Done, WorkerLostError, pickled
 
 G = TypeVar("G")
 R = TypeVar("R")
@@ -30,6 +34,19 @@ class RayTasks:
     workers: int
     address: str
     local: bool = False
+
+    def packed(self, value: Any) -> bytes:
+        """Return a value as bytes; classes of the user's own files go with it, which other nodes may not have."""
+        import ray.cloudpickle as cloudpickle
+
+        own = own_modules()
+        for module in own:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            return pickled(value, cloudpickle.dumps)
+        finally:
+            for module in own:
+                cloudpickle.unregister_pickle_by_value(module)
 
     def each(
         self, work: Callable[[G], R], given: Iterable[G], *, most: int | None = None, retries: int = RETRIES
@@ -64,6 +81,19 @@ class RayTasks:
         finally:
             for ref in under_way:  # one failed, or the user stopped it
                 ray.cancel(ref, force=True)
+
+
+def own_modules() -> list[ModuleType]:
+    """Return the modules of the user's own: single files that no package manager has installed."""
+    installed = [Path(sysconfig.get_path(one)).resolve() for one in ("stdlib", "purelib", "platlib")]
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is None or "." in name or name == "__main__" or hasattr(module, "__path__"):
+            continue
+        if not any(Path(file).resolve().is_relative_to(folder) for folder in installed):
+            found.append(module)
+    return found
 
 
 def _some_done(refs: list[Any], address: str) -> list[Any]:
