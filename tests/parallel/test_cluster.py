@@ -216,7 +216,7 @@ def test_scores_in_shards_are_those_of_one_process(
         prepared.close()
 
 
-TRIED = [Candidate(tables=20.0), Candidate(tables=20.0, units=0.5, epochs=0.5)]
+TRIED = [Candidate(tables=8.0), Candidate(tables=8.0, units=0.5, epochs=0.5)]
 
 
 @pytest.fixture
@@ -234,7 +234,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_search_on_a_cluster_finds_what_one_process_finds(cluster: RayTasks, ranker: fw.Task, tmp_path: Path) -> None:
     def found(name: str, cluster: str | None) -> dict[str, object]:
         budget = fw.Budget(max_drop=0.2)
-        result = fw.compress(ranker, budget, run=tmp_path / name, max_trials=2, cluster=cluster, workers=1)
+        workers = 2 if cluster else 1
+        result = fw.compress(ranker, budget, run=tmp_path / name, max_trials=2, cluster=cluster, workers=workers)
         chosen = str(result.recipe.steps)
         told: dict[str, object] = {chosen: result.drop}
         for one in kept_outcomes(tmp_path / name):

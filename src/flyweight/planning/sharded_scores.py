@@ -27,8 +27,8 @@ from flyweight.task.task import Split, Task
 
 #: Rows after which a shard ends, with the batch that they are in.
 SHARD_ROWS = 1 << 14
-#: The model that this process holds ready, by what tells it from others: the last one.
-_ready: dict[tuple[str, str, int], Prepared] = {}
+#: The model that this process holds ready, and its folder, by what tells it from others: the last one.
+_ready: dict[tuple[str, str, int], "tuple[Prepared, tempfile.TemporaryDirectory[str]]"] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +107,12 @@ def _prepared(sent: _Sent) -> Prepared:
     """Return the model ready to run; this process keeps it for further shards."""
     if sent.key not in _ready:
         while _ready:
-            _ready.popitem()[1].close()
+            prepared, folder = _ready.popitem()[1]
+            prepared.close()
+            folder.cleanup()
         _, engine, threads = sent.key
-        with tempfile.TemporaryDirectory(prefix="flyweight-shards-") as folder:
-            for name, content in sent.files.items():
-                content.tofile(Path(folder, name))
-            _ready[sent.key] = find_engine(engine).prepare(Path(folder, next(iter(sent.files))), threads)
-    return _ready[sent.key]
+        folder = tempfile.TemporaryDirectory(prefix="flyweight-shards-")  # engines read it again for other forms
+        for name, content in sent.files.items():
+            content.tofile(Path(folder.name, name))
+        _ready[sent.key] = find_engine(engine).prepare(Path(folder.name, next(iter(sent.files))), threads), folder
+    return _ready[sent.key][0]

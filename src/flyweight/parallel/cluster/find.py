@@ -168,7 +168,9 @@ def _check_same(ray: Any, address: str) -> None:
         InputError: with both addresses.
     """
     joined = ray.get_runtime_context().gcs_address
-    if address != AUTO and not address.startswith("ray://") and address != joined:
+    host, _, port = address.rpartition(":")
+    here = host in ("127.0.0.1", "localhost") and port == joined.rpartition(":")[2]  # Ray calls this machine otherwise
+    if address != AUTO and not address.startswith("ray://") and address != joined and not here:
         raise InputError(f"This process has joined the cluster at {joined}; leave it (`ray.shutdown()`) for {address}.")
 
 

@@ -1,9 +1,9 @@
 """Trials made on other machines: the driver proposes, keeps what came of them, and lets nobody else at the database.
 
-A worker gets the task once, and for each trial the candidate, the codings of tables that are settled and the trainings
-begun before. It sends back the outcome, the codings it settled and what it learned, as bytes. So trials need no file
-system in common. Two workers that settle the same ratio at once may do so differently: the first is kept, and a trial
-of the other is made again.
+A worker gets the task once, and for each trial the candidate, how tables are coded at its ratios, and the trainings
+begun before. It sends back the outcome and what it learned, as bytes. So trials need no file system in common. What a
+ratio is coded as hangs on what was tried before it; so the driver settles it, in the order in which trials begin, as
+one process alone would.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.distillation.distill import Distill
+from flyweight.errors import FlyweightError
 from flyweight.planning.search.candidate import Candidate, steps_of
 from flyweight.planning.search.clock import Clock, clock_from
 from flyweight.planning.search.outcome import Outcome
@@ -31,6 +32,8 @@ from flyweight.planning.search.run_trial import run_trial
 from flyweight.planning.search.space import Space
 from flyweight.planning.search.study import MOST_KILLS, Trials
 from flyweight.planning.search.workbench import Workbench
+from flyweight.tables.coded_teacher import CodedTeacher
+from flyweight.tables.encode_tables import EncodeTables
 from flyweight.task.runner import Runner, WorkerLostError
 
 if TYPE_CHECKING:
@@ -41,10 +44,9 @@ Plain = dict[str, Any]
 
 @dataclass
 class Settled:
-    """Codings of tables by their ratio, in memory; those that were added here are told apart."""
+    """How tables are coded by their ratio, as the driver has settled it."""
 
-    known: dict[float, Plain]
-    added: dict[float, Plain] = field(default_factory=dict)
+    known: dict[float, Plain] = field(default_factory=dict)
 
     def coding(self, ratio: float) -> Plain | None:
         """Return the plain values kept for a ratio; None where there are none."""
@@ -52,9 +54,7 @@ class Settled:
 
     def note_coding(self, ratio: float, plain: Plain) -> Plain:
         """Keep plain values for a ratio where none are kept yet; return those that are."""
-        if ratio not in self.known:
-            self.known[ratio] = self.added[ratio] = plain
-        return self.known[ratio]
+        return self.known.setdefault(ratio, plain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +80,10 @@ class _Asked:
 
 @dataclass(frozen=True, eq=False)
 class _Came:
-    """What came of one trial: the outcome, what it took, and what it settled and learned."""
+    """What came of one trial: the outcome, what it took, and what it learned."""
 
     outcome: Outcome
     pace: tuple[float, float]
-    codings: dict[float, Plain]
     learned: dict[str, bytes]
 
 
@@ -107,7 +106,7 @@ def try_elsewhere(search: "Search", runner: Runner, trials: Trials, space: Space
                 stopped.append(begun)
                 return
             under_way[begun.trial.number] = begun
-            yield _ask(search.folder, begun, space.macs, clock)
+            yield _ask(search, begun, space.macs, clock)
 
     with closing(runner.each(work, asked(), most=runner.workers, retries=MOST_KILLS - 1)) as each:
         for one, done in each:
@@ -115,15 +114,17 @@ def try_elsewhere(search: "Search", runner: Runner, trials: Trials, space: Space
             came = _outcome(one, done)
             if came.pace != (0.0, 0.0):
                 clock.saw(plain=came.pace[0] or None, epoch=came.pace[1] or None)
-            if _settle(search.folder, came):
-                search.end_trial(trials, begun.trial, came.outcome, clock)
-            else:
-                trials.put_back(begun.trial)
+            search.folder.note_learned(came.learned)
+            search.end_trial(trials, begun.trial, came.outcome, clock)
     return stopped[0]
 
 
-def _ask(folder: RunFolder, begun: "Begun", macs: int, clock: Clock) -> _Asked:
-    steps = steps_of(begun.candidate, macs)
+def _ask(search: "Search", begun: "Begun", macs: int, clock: Clock) -> _Asked:
+    folder, steps = search.folder, steps_of(begun.candidate, macs)
+    for step in steps:
+        if isinstance(step, EncodeTables | CodedTeacher):
+            with suppress(FlyweightError):  # the worker will say it
+                search.bench.make((step,))
     keys = [repr(steps[: place + 1]) for place, step in enumerate(steps) if isinstance(step, Distill)]
     times = (clock.elapsed, clock.limit, clock.reserve)
     codings, learned = folder.codings(), folder.learned(keys)
@@ -135,15 +136,7 @@ def _outcome(one: _Asked, done: "Future[_Came]") -> _Came:
         return done.result()
     except WorkerLostError:
         reason = f"the process died in it {MOST_KILLS} times (out of memory?)"
-        return _Came(Outcome(one.number, one.candidate, "failed", reason), (0.0, 0.0), {}, {})
-
-
-def _settle(folder: RunFolder, came: _Came) -> bool:
-    """Keep what a trial settled and learned; return whether nobody had settled it otherwise meanwhile."""
-    if any(folder.note_coding(ratio, plain) != plain for ratio, plain in came.codings.items()):
-        return False
-    folder.note_learned(came.learned)
-    return True
+        return _Came(Outcome(one.number, one.candidate, "failed", reason), (0.0, 0.0), {})
 
 
 def _tried(key: str, packed: NDArray[np.uint8], asked: _Asked) -> _Came:
@@ -151,12 +144,11 @@ def _tried(key: str, packed: NDArray[np.uint8], asked: _Asked) -> _Came:
     if key not in _benches:
         _benches.clear()
         sent: _Sent = pickle.loads(packed.data)  # our own driver's
-        settled = Settled({})
+        settled = Settled()
         bench = replace(sent.bench.elsewhere(settled), turn=_alone_on_this_machine)
         _benches[key] = replace(sent, bench=bench), settled
     sent, settled = _benches[key]
     settled.known |= asked.codings
-    settled.added = {}
     seconds, limit, reserve = asked.clock
     clock = clock_from({"seconds": seconds}, limit, reserve)
     with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as place:
@@ -175,7 +167,7 @@ def _tried(key: str, packed: NDArray[np.uint8], asked: _Asked) -> _Came:
         )
         learned = {file.name: file.read_bytes() for file in Path(place, "learning").glob("[!.]*.pt")}
     plain, epoch = clock.noted()["pace"]
-    return _Came(outcome, (plain, epoch), settled.added, learned)
+    return _Came(outcome, (plain, epoch), learned)
 
 
 @contextmanager
