@@ -10,13 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cluster_work import dies, dies_once, free_port, late, square, throws, two_nodes
+from shared_recovery import KilledOnce, task_and_student
+from torch import Tensor
 
 import flyweight as fw
+from flyweight.distillation.recover import recover
+from flyweight.distillation.training import Training
 from flyweight.engines.registry import find_engine
 from flyweight.errors import InputError
 from flyweight.parallel.cluster.find import find_cluster
 from flyweight.parallel.cluster.ray_tasks import RayTasks
+from flyweight.parallel.cluster.recovery import recover_together
 from flyweight.parallel.cluster.versions import check_same
 from flyweight.planning import clock, measuring
 from flyweight.planning.artefact import artefact_scores, make_artefact
@@ -182,7 +188,6 @@ def test_other_versions_on_a_node_are_refused_by_name() -> None:
     import platform
 
     import ray
-    import torch
 
     same = {
         "Python": ".".join(platform.python_version_tuple()[:2]),
@@ -248,3 +253,43 @@ def test_a_search_on_a_cluster_finds_what_one_process_finds(cluster: RayTasks, r
     assert {name: there[name] for name in here if name in there} == {name: here[name] for name in here if name in there}
     learned = list((tmp_path / "there" / "learning").glob("*.pt"))
     assert len(learned) == 1
+
+
+SETTINGS = Training(epochs=2, lr=0.01, shards=4)
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Tensor]:
+    """The weights of a recovery in this process, on several threads."""
+    task, student = task_and_student()
+    found = recover(task, student, epochs=2, lr=0.01, shards=4)
+    assert found.after.epoch > 0  # it learned, and is not the start
+    return found.model.state_dict()
+
+
+@pytest.mark.parametrize("where", ["processes", "cluster"])
+def test_ranks_recover_the_weights_of_one_process_though_one_is_killed(
+    where: str, alone: dict[str, Tensor], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue("cluster").address if where == "cluster" else "local"
+    kept, killed = tmp_path / "training", KilledOnce(tmp_path / "killed", 15)
+    found = recover_together(*task_and_student(), SETTINGS, cluster=address, after_step=killed, checkpoint=kept)
+    assert killed.mark.exists()
+    assert kept.exists()
+    for name, value in found.model.state_dict().items():
+        assert torch.equal(value, alone[name]), name
+
+
+def test_shards_of_a_step_are_the_step() -> None:
+    """The gradient of a mean is the mean of gradients, each by its rows."""
+    task, student = task_and_student()
+    one, four = (recover(task, student, epochs=0.1, lr=0.01, shards=count) for count in (1, 4))
+    for name, value in one.model.named_parameters():
+        torch.testing.assert_close(dict(four.model.named_parameters())[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_ranks_that_cannot_share_shards_are_refused() -> None:
+    with pytest.raises(InputError, match="4 shards cannot be shared evenly by 3 ranks; take a divisor of 4"):
+        recover_together(*task_and_student(), SETTINGS, ranks=3)
+    with pytest.raises(InputError, match="shards must be a whole number from 1 to batch_rows=512"):
+        Training(epochs=1, shards=0)

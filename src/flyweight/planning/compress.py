@@ -1,12 +1,11 @@
 """The verb: search for a recipe or take the steps given, export, pick the engine, measure, certify, hand back."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
+from flyweight.distillation.shards import one_thread
 from flyweight.errors import InputError
 from flyweight.parallel.cluster.find import find_cluster
 from flyweight.planning.automatic import Automatic, find_recipe, folder_of, take
@@ -96,7 +95,7 @@ def compress(
             folder = stack.enter_context(folder_of(None if run is None else Path(run), task, source))
         runner = stack.enter_context(find_cluster(cluster, workers)) if cluster is not None else None
         if runner is not None and not runner.local:
-            stack.enter_context(_one_thread())
+            stack.enter_context(one_thread())  # as a worker does, which has one core
         limits = budget or (_noted(folder, pick) if steps is None else Budget())
         confidence_of_look(limits.confidence, folder)  # too many looks are refused before the search
         setting = prepare(task, rows)
@@ -202,17 +201,6 @@ def _finished(
         missed=data.missed,
         interrupted=interrupted,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute here as a worker does, which has one core: sums in another order have other last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _noted(folder: RunFolder | None, pick: int | None) -> Budget:

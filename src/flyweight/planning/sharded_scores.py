@@ -27,8 +27,8 @@ from flyweight.task.task import Split, Task
 
 #: Rows after which a shard ends, with the batch that they are in.
 SHARD_ROWS = 1 << 14
-#: The model that this process holds ready, and its folder, by what tells it from others: the last one.
-_ready: dict[tuple[str, str, int], "tuple[Prepared, tempfile.TemporaryDirectory[str]]"] = {}
+#: The model that this process holds ready, by what tells it from others: the last one.
+_ready: dict[tuple[str, str, int], Prepared] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +92,9 @@ def _sent(artefact: Artefact, engine: str, threads: int) -> _Sent:
 
 def _scored(sent: _Sent, shard: list[Arrays]) -> list[NDArray[Any]]:
     """Return the scores of each batch of a shard, on a worker."""
-    prepared = _prepared(sent)
-    form = partial(flat_call, requests=sent.requests)
-    wanted = ({name: _writable(one[name]) for name in prepared.input_names} for one in shard)
-    return [np.asarray(prepared.run(form(arrays))) for arrays in wanted]
+    calls = [flat_call({name: _writable(values) for name, values in one.items()}, sent.requests) for one in shard]
+    prepared = _prepared(sent, calls[0])
+    return [np.asarray(prepared.run(one)) for one in calls]
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:
@@ -103,16 +102,20 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
     return np.require(array, requirements="W")
 
 
-def _prepared(sent: _Sent) -> Prepared:
-    """Return the model ready to run; this process keeps it for further shards."""
+def _prepared(sent: _Sent, first: Arrays) -> Prepared:
+    """Return the model ready to run; this process keeps it for further shards.
+
+    Args:
+        first: what it is run on before its file goes: engines read it again at the first call.
+    """
     if sent.key not in _ready:
         while _ready:
-            prepared, folder = _ready.popitem()[1]
-            prepared.close()
-            folder.cleanup()
+            _ready.popitem()[1].close()
         _, engine, threads = sent.key
-        folder = tempfile.TemporaryDirectory(prefix="flyweight-shards-")  # engines read it again for other forms
-        for name, content in sent.files.items():
-            content.tofile(Path(folder.name, name))
-        _ready[sent.key] = find_engine(engine).prepare(Path(folder.name, next(iter(sent.files))), threads), folder
-    return _ready[sent.key][0]
+        with tempfile.TemporaryDirectory(prefix="flyweight-shards-") as folder:  # a worker may be killed at any time
+            for name, content in sent.files.items():
+                content.tofile(Path(folder, name))
+            prepared = find_engine(engine).prepare(Path(folder, next(iter(sent.files))), threads)
+            prepared.run(first)
+        _ready[sent.key] = prepared
+    return _ready[sent.key]
