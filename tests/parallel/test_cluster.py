@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -121,6 +123,17 @@ def test_a_table_coded_by_a_cluster_has_the_same_bytes(
     here = encode_file(table, tmp_path / "here", Coding(stages=2, bits=3))
     there = encode_file(table, tmp_path / "there", Coding(stages=2, bits=3), runner=cluster)
     assert fingerprint(here.folder) == fingerprint(there.folder)
+
+
+def test_the_command_line_codes_over_a_client_of_the_cluster(
+    cluster: Runner, ports: tuple[int, int], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).standard_normal((10_000, 16), dtype=np.float32))
+    words = [str(Path(sys.executable).parent / "flyweight"), "encode", "table.npy", "--out", "there"]
+    done = subprocess.run([*words, "--cluster", f"ray://127.0.0.1:{ports[1]}"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    here = encode_file(open_table(tmp_path / "table.npy"), tmp_path / "here", Coding())
+    assert fingerprint(here.folder) == fingerprint(tmp_path / "there")
 
 
 def test_a_table_that_workers_do_not_see_is_named(cluster: Runner, tmp_path: Path) -> None:
