@@ -4,11 +4,12 @@
     python benchmarks/cluster.py --page      # docs/scaling.md and its figure from the JSON alone
 
 The Ray cluster has two nodes with a core each, both on this machine. Every run must give the same bytes, or the same
-scores. Runs of all kinds take turns; the median of three is told.
+scores. Runs of all kinds take turns; the median of three is told. Unit costs of coding are a core's own seconds.
 """
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -73,11 +74,16 @@ def generate(path: Path, rows: int, dim: int, kind: str) -> None:
     table.flush()
 
 
-def taken(work: Callable[[], Any]) -> tuple[float, Any]:
+def taken(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple[float, Any]:
     """Return the seconds that work takes, and what it gave."""
-    begun = time.perf_counter()
+    begun = clock()
     found = work()
-    return time.perf_counter() - begun, found
+    return clock() - begun, found
+
+
+def spent(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that a core works for it, whatever else the machine does, and what it gave."""
+    return taken(work, time.process_time)
 
 
 @contextmanager
@@ -166,13 +172,13 @@ def unit_costs(folder: Path, ways: dict[str, Runner]) -> Json:
         path = folder / f"{kind}.npy"
         generate(path, 2 * PART_ROWS, dim, kind)
         table = open_table(path)
-        learning, _ = taken(lambda table=table, kind=kind: encode_file(table, folder / kind, CODING))
+        learning, _ = spent(lambda table=table, kind=kind: encode_file(table, folder / kind, CODING))
         codebook = torch.from_numpy(np.load(folder / kind / "codebook.npy"))
         both = [range(0, PART_ROWS), range(PART_ROWS, 2 * PART_ROWS)] * TURNS
-        reading = [taken(lambda part=part, table=table: _read(table, part))[0] for part in both]
+        reading = [spent(lambda part=part, table=table: _read(table, part))[0] for part in both]
         whole, sent = [], 0
         for part in both:
-            seconds, codes = taken(
+            seconds, codes = spent(
                 lambda part=part, table=table, codebook=codebook: coding_module._part_sent(
                     table, CODING, codebook, part
                 )
@@ -223,6 +229,7 @@ def start_seconds() -> float:
 def measure() -> Json:
     """Return everything that was measured."""
     torch.set_num_threads(1)
+    load = os.getloadavg()[1]
     with tempfile.TemporaryDirectory(prefix="flyweight-cluster-") as name, runners() as ways:
         folder = Path(name)
         coded = coding(folder, ways)
@@ -232,6 +239,7 @@ def measure() -> Json:
         "coding": coded,
         "evaluation": scored,
         "units": {**units, "start_seconds": start_seconds()},
+        "load_before": load,
         "hardware": describe_hardware(),
     }
 

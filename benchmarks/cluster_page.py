@@ -50,7 +50,8 @@ def _measured(found: Json) -> str:
     hardware = found["hardware"]
     lines += ["", f"{coding['rows']:,} rows of {coding['dim']} float32 ({coding['bytes'] / 1e6:,.0f} MB), 4-bit codes; "
               f"{evaluation['rows']:,} rows scored; medians of {len(next(iter(coding['seconds'].values())))}; "
-              f"{hardware['cpu']}, {hardware['cores_allowed']} cores."]  # fmt: skip
+              f"{hardware['cpu']}, {hardware['cores_allowed']} cores, on which {found['load_before']:.0f} other "
+              "processes wanted to run (mean of the five minutes before)."]  # fmt: skip
     return "\n".join(lines)
 
 

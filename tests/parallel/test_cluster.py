@@ -15,10 +15,11 @@ import pytest
 import torch
 from cluster_work import dies, dies_once, free_port, late, square, throws, two_nodes
 from shared_recovery import KilledOnce, task_and_student
-from torch import Tensor
+from torch import Tensor, nn
 
 import flyweight as fw
-from flyweight.distillation.recover import recover
+from flyweight.distillation.recover import Recovered, recover
+from flyweight.distillation.together import training_together
 from flyweight.distillation.training import Training
 from flyweight.engines.registry import find_engine
 from flyweight.errors import InputError
@@ -299,6 +300,21 @@ def test_shards_of_a_step_are_the_step() -> None:
     one, four = (recover(task, student, epochs=0.1, lr=0.01, shards=count) for count in (1, 4))
     for name, value in one.model.named_parameters():
         torch.testing.assert_close(dict(four.model.named_parameters())[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_with_shards_learns_where_compress_says() -> None:
+    task, student = task_and_student()
+    asked: list[tuple[Training, int]] = []
+
+    def how(task: fw.Task, model: nn.Module, training: Training, *, most: int, **named: object) -> Recovered:
+        asked.append((training, most))
+        return recover(task, model, epochs=2, lr=0.01)
+
+    with training_together(partial(how, most=2)):
+        fw.Distill(epochs=2, lr=0.01, student=student).apply(task)
+        assert not asked
+        fw.Distill(epochs=2, lr=0.01, student=student, shards=4).apply(task)
+    assert [(one.shards, most) for one, most in asked] == [(4, 2)]
 
 
 def test_ranks_that_cannot_share_shards_are_refused() -> None:

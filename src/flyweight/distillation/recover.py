@@ -22,6 +22,7 @@ from flyweight.distillation.run import AfterStep, Run
 from flyweight.distillation.shards import one_thread
 from flyweight.distillation.standing import Standing
 from flyweight.distillation.teacher import Teacher
+from flyweight.distillation.together import others_for
 from flyweight.distillation.training import STEP_ROWS, Training
 from flyweight.distillation.working import working_copy
 from flyweight.task.progress import stage
@@ -111,7 +112,12 @@ def train(
     after_step: AfterStep | None = None,
     checkpoint: Path | None = None,
 ) -> Recovered:
-    """Do what `recover` does, with its settings in one value."""
+    """Do what `recover` does, with its settings in one value; with others where these name shards, and others are."""
+    others = others_for(training)
+    if others is not None:
+        found = others(task, model, training, teacher=teacher, after_step=after_step, checkpoint=checkpoint)
+        assert isinstance(found, Recovered)
+        return found
     started = time.monotonic()
     place = find_place(model, alone=training.shards is not None)
     original = teacher if teacher is not None else task.teacher

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from flyweight.distillation.shards import one_thread
+from flyweight.distillation.together import training_together
 from flyweight.errors import InputError
 from flyweight.parallel.cluster.find import find_cluster
+from flyweight.parallel.cluster.recovery import recover_in_ranks
 from flyweight.planning.automatic import Automatic, find_recipe, folder_of, take
 from flyweight.planning.budget import Budget
 from flyweight.planning.evidence import contents_of
@@ -63,8 +66,9 @@ def compress(
         max_trials: of the search; None for no limit but `Budget.max_minutes`.
         workers: processes that search; None takes one for every four cores, at most four. More than one needs a task
             that can be sent to another process.
-        cluster: where trials are made and the test split is scored: "local" (processes of this machine), "auto" or
-            "ray://host:port", with `workers` at once, a core each where None; see `find_cluster`. None does it here.
+        cluster: where trials are made, the test split is scored and a `Distill` with `shards` learns: "local" (processes
+            of this machine), "auto" or "ray://host:port", with `workers` at once, a core each where None; see
+            `find_cluster`. None does it here.
         source: how the command line names the task, to be noted in the folder.
         rewrite: True computes once what a request repeats without asking the clock whether that is quicker, False
             never; None does what the recipe says, and asks the clock where it says nothing.
@@ -93,7 +97,11 @@ def compress(
             RunFolder(Path(run)).facts()  # a folder without a search is not made one
         if steps is None:  # opened before any work: it may be of another task, or in use
             folder = stack.enter_context(folder_of(None if run is None else Path(run), task, source))
-        runner = stack.enter_context(find_cluster(cluster, workers)) if cluster is not None else None
+        runner: Runner | None = None
+        if cluster is not None:
+            runner = stack.enter_context(find_cluster(cluster, workers))
+            how = partial(recover_in_ranks, most=runner.workers, cluster=cluster)
+            stack.enter_context(training_together(how))
         if runner is not None and not runner.local:
             stack.enter_context(one_thread())  # as a worker does, which has one core
         limits = budget or (_noted(folder, pick) if steps is None else Budget())

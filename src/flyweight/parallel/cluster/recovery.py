@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,6 +86,15 @@ def recover_together(
         found, state = pickle.loads(_until_done(_begin(runner, packed, ranks, kept)))  # our own ranks'
     assert isinstance(found, Recovered)
     return replace(found, model=working_copy(model, tables=settings.tables).finished(state))
+
+
+def recover_in_ranks(
+    task: Task, model: nn.Module, training: Training, *, most: int, cluster: str, **named: Any
+) -> Recovered:
+    """Do what `recover_together` does with as many ranks as share the shards evenly, at most `most`."""
+    count = training.shards or SHARDS
+    ranks = max(one for one in range(1, min(most, count) + 1) if count % one == 0)
+    return recover_together(task, model, training, ranks=ranks, cluster=cluster, **named)
 
 
 def _begin(runner: Runner, packed: bytes, ranks: int, kept: Path) -> Callable[[], bytes]:
