@@ -66,9 +66,9 @@ def compress(
         max_trials: of the search; None for no limit but `Budget.max_minutes`.
         workers: processes that search; None takes one for every four cores, at most four. More than one needs a task
             that can be sent to another process.
-        cluster: where trials are made, the test split is scored and a `Distill` with `shards` learns: "local" (processes
-            of this machine), "auto" or "ray://host:port", with `workers` at once, a core each where None; see
-            `find_cluster`. None does it here.
+        cluster: where trials are made, the test split is scored and a `Distill` with `shards` learns: "local"
+            (processes of this machine), "auto" or "ray://host:port", with `workers` at once, a core each where None;
+            see `find_cluster`. None does it here.
         source: how the command line names the task, to be noted in the folder.
         rewrite: True computes once what a request repeats without asking the clock whether that is quicker, False
             never; None does what the recipe says, and asks the clock where it says nothing.
