@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from cluster_simulated import Assumed, Run, share_of_bytes, simulate
+from cluster_simulated import Assumed, Run, core_seconds, share_of_bytes, simulate
 from page_section import put
 
 WORKERS = (10, 20, 50, 100, 200, 500, 1_000)
@@ -59,10 +59,10 @@ def _units(found: Json) -> str:
     units = found["units"]
     lines = ["| measured here | |", "|---|---|"]
     for kind in units["kinds"]:
-        rate = kind["rows"] * kind["row_bytes"] / kind["code_seconds"] / 1e6
+        rate = kind["rows"] * kind["row_bytes"] / core_seconds(kind) / 1e6
         lines.append(
-            f"| coding a part of {kind['rows']:,} rows of {_kind(kind)}, one core | {kind['code_seconds']:.2f} s "
-            f"({rate:,.0f} MB/s), beside reading |"
+            f"| coding a part of {kind['rows']:,} rows of {_kind(kind)}, one core | {core_seconds(kind):.2f} s "
+            f"({rate:,.0f} MB/s), from memory |"
         )
         lines.append(f"| learning the codewords of {_kind(kind)} | {kind['learning_seconds']:.1f} s |")
     first = units["kinds"][0]
@@ -120,16 +120,19 @@ def _draw(runs: dict[str, dict[int, Run]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for colour, (name, one) in zip(COLOURS, runs.items(), strict=True):
         counts = list(one)
-        left.plot(counts, [run.hours for run in one.values()], "o-", color=colour, label=name, markersize=4)
+        left.plot(counts, [60 * run.hours for run in one.values()], "o-", color=colour, label=name, markersize=4)
         right.plot(counts, [run.money for run in one.values()], "o-", color=colour, label=name, markersize=4)
     first = next(iter(runs.values()))
-    ideal = [first[WORKERS[0]].hours * WORKERS[0] / count for count in WORKERS]
+    ideal = [60 * first[WORKERS[0]].hours * WORKERS[0] / count for count in WORKERS]
     left.plot(WORKERS, ideal, ":", color=INK, linewidth=1, label="ten times the workers, a tenth of the time")
-    left.set(xscale="log", yscale="log", xlabel="workers (log)", ylabel="hours (log)")
+    left.set(xscale="log", yscale="log", xlabel="workers (log)", ylabel="minutes (log)")
+    left.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     right.set(xscale="log", xlabel="workers (log)", ylabel="dollars", ylim=(0, None))
     left.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xticks(WORKERS, labels=[f"{count:,}" for count in WORKERS], fontsize=8)
+        axes.minorticks_off()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -61,7 +61,7 @@ def simulate(rows: int, workers: int, kind: Json, units: Json, assumed: Assumed)
     each = int(kind["rows"])
     parts = -(-rows // each)
     read = each * kind["row_bytes"] / share_of_bytes(workers, assumed)
-    work = read + kind["code_seconds"]
+    work = read + core_seconds(kind)
     handing = units["task_seconds"] + max(units["write_seconds"], kind["code_bytes"] / assumed.driver_bytes)
     free = [0.0] * min(workers, parts)
     driver = end = 0.0
@@ -75,6 +75,11 @@ def simulate(rows: int, workers: int, kind: Json, units: Json, assumed: Assumed)
     seconds = assumed.node_seconds + units["start_seconds"] + learning + end + joining
     money = (workers + 1) * seconds / 3600 * assumed.core_hour
     return Run(seconds / 3600, end / 3600, parts * work / (end * min(workers, parts)), money, codes)
+
+
+def core_seconds(kind: Json) -> float:
+    """Return the seconds that a core works for a part: on what it reads, beside waiting for it, and on coding."""
+    return float(kind["read_seconds_cached"] + kind["code_seconds"])
 
 
 def share_of_bytes(workers: int, assumed: Assumed) -> float:

@@ -1,6 +1,8 @@
 """A function run on many values by processes of this machine; one that is killed is replaced."""
 
+import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -9,8 +11,6 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from flyweight.task.runner import RETRIES, Done, WorkerLostError, pickled
 
@@ -113,10 +113,12 @@ def _lost(times: int) -> "Future[Any]":
 
 
 def _begin(path: Path) -> None:
-    """Begin a process."""
-    torch.set_num_threads(1)
+    """Begin a process; PyTorch is loaded only where the work needs it, and has one thread either way."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     with path.open("rb") as file:
         _held[:] = [pickle.load(file)]  # our own parent's file, in a folder of its own
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _work(one: Any) -> Any:

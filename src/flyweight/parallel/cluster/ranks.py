@@ -44,8 +44,8 @@ class _Rank:
 
     def run(
         self, work: Callable[[Path], bytes], rank: int, ranks: int, meeting: str, start: bytes | None
-    ) -> bytes | None:
-        """Join the others and work; the first returns what came of it."""
+    ) -> tuple[bytes, bytes] | None:
+        """Join the others and work; the first returns what came of it, and the last checkpoint."""
         import torch
 
         torch.set_num_threads(1)
@@ -56,9 +56,9 @@ class _Rank:
         try:
             with joined(rank, ranks, meeting, gpus=False):
                 found = work(self._kept)
+            return None if rank else (found, self._kept.read_bytes())
         finally:
             self._folder.cleanup()
-        return None if rank else found
 
 
 def run_on_cluster(work: Callable[[Path], bytes], ranks: int, kept: Path) -> bytes:
@@ -111,8 +111,9 @@ def _watched(first: Any, runs: list[Any], kept: Path) -> bytes:
         if new is not None:
             known = new[0]
             write_checkpoint_bytes(kept, new[1])
-    found: bytes = ray.get(runs[0])
-    return found
+    found: tuple[bytes, bytes] = ray.get(runs[0])
+    write_checkpoint_bytes(kept, found[1])
+    return found[0]
 
 
 def _check(one: Any, others: list[Any]) -> None:
