@@ -5,6 +5,7 @@ first rank's checkpoint as bytes while it trains, and hands it to all when they 
 """
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable
@@ -27,14 +28,15 @@ class _Rank:
         self._folder = tempfile.TemporaryDirectory(prefix="flyweight-rank-")
         self._kept = Path(self._folder.name, "training")
 
-    def address(self) -> str:
-        """Return where the others can meet this one."""
+    def place(self) -> tuple[str, str, str]:
+        """Return where the others can meet this one, its node, and its folder there."""
         import ray
 
         host = ray.util.get_node_ip_address()
         with socket.socket() as one:
             one.bind(("", 0))
-            return f"tcp://{host}:{one.getsockname()[1]}"
+            meeting = f"tcp://{host}:{one.getsockname()[1]}"
+        return meeting, ray.get_runtime_context().get_node_id(), self._folder.name
 
     def checkpoint(self, known: int) -> tuple[int, bytes] | None:
         """Return the checkpoint and the time it was written, unless it is the one that is known."""
@@ -77,8 +79,9 @@ def run_on_cluster(work: Callable[[Path], bytes], ranks: int, kept: Path) -> byt
 
     actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2, scheduling_strategy="SPREAD")(_Rank)
     actors = [actor.remote() for _ in range(ranks)]
+    places: list[tuple[str, str, str]] = []
     try:
-        placed = [one.address.remote() for one in actors]
+        placed = [one.place.remote() for one in actors]
         done, waiting = ray.wait(placed, num_returns=ranks, timeout=PLACED)
         if waiting:
             raise InputError(
@@ -86,13 +89,31 @@ def run_on_cluster(work: Callable[[Path], bytes], ranks: int, kept: Path) -> byt
                 "for fewer, or wait until others are done."
             )
         start = kept.read_bytes() if kept.exists() else None
-        meeting = ray.get(placed[0])
+        places += ray.get(placed)
+        meeting = places[0][0]
         sent = ray.put(work), ray.put(start)
         runs = [one.run.remote(sent[0], rank, ranks, meeting, sent[1]) for rank, one in enumerate(actors)]
         return _watched(actors[0], runs, kept)
     finally:
         for one in actors:
             ray.kill(one)
+        _clear(places)
+
+
+def _clear(places: list[tuple[str, str, str]]) -> None:
+    """Remove the folders of ranks that were killed, each on its node; a node that is gone took its own along."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(_remove)
+    on = [(NodeAffinitySchedulingStrategy(node, soft=False), folder) for _, node, folder in places]
+    asked = [task.options(scheduling_strategy=node).remote(folder) for node, folder in on]
+    if asked:
+        ray.wait(asked, num_returns=len(asked), timeout=OTHERS)
+
+
+def _remove(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _watched(first: Any, runs: list[Any], kept: Path) -> bytes:
