@@ -33,6 +33,9 @@ def compress(
     workers: Annotated[
         int | None, typer.Option(help="processes that search; one for every four cores otherwise")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="who makes trials and scores the test split: local, auto or ray://host:port")
+    ] = None,
     confidence: Annotated[float | None, typer.Option(help="of the intervals, 0.95 otherwise")] = None,
     run: Annotated[
         Path | None, typer.Option(help="where the search is kept; goes on there after a kill. OUT.run otherwise")
@@ -50,10 +53,11 @@ def compress(
     limits = {"max_drop": max_drop, "max_bytes": max_bytes, "min_size_ratio": min_size_ratio, "confidence": confidence}
     speed = {"max_latency_ms": max_latency_ms, "min_speedup": min_speedup, "max_minutes": max_minutes}
     given: dict[str, Any] = {name: value for name, value in (limits | speed).items() if value is not None}
-    asked: dict[str, Any] = {"max_trials": max_trials, "workers": workers}
+    asked: dict[str, Any] = {"max_trials": max_trials, "workers": workers, "cluster": cluster}
     if steps is not None:
         searching = {"--max-trials": max_trials, "--run": run, "--from": from_run, "--pick": pick}
-        asked = {"steps": _recipe(steps, [name for name, value in searching.items() if value is not None])}
+        recipe = _recipe(steps, [name for name, value in searching.items() if value is not None])
+        asked = {"cluster": cluster, "workers": workers, "steps": recipe}
     elif from_run is not None:
         if pick is None:
             raise InputError("--from takes a point of an earlier search; say which with --pick NUMBER.")

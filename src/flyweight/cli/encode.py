@@ -18,9 +18,15 @@ def encode(
     name: Annotated[str, typer.Option(help="of the tensor, where a file holds several")] = "",
     weights: Annotated[Path | None, typer.Option(help="a file of (rows, 1): how much each row matters")] = None,
     seed: Annotated[int, typer.Option(help="of the rows that codewords are learned on")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="processes; the bytes are the same whatever their number")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="at once; the bytes are the same however many. 1, or a cluster's cores")
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="who codes: local, auto, or a Ray cluster that sees the table, ray://host:port")
+    ] = "local",
 ) -> None:
     """Code a table of any size: killed, the same command goes on and ends with the same bytes."""
+    from flyweight.parallel.cluster.find import LOCAL, find_cluster
     from flyweight.tables.coding import Coding
     from flyweight.tables.encode_file import encode_file
     from flyweight.tables.table_file import open_table
@@ -30,9 +36,10 @@ def encode(
     felt = None if weights is None else open_table(weights)
     display = TerminalDisplay(errors)
     try:
-        with stoppable(), shown_on(display):
-            coding = Coding(groups=groups, stages=stages, bits=bits)
-            found = encode_file(opened, out_path, coding, weights=felt, seed=seed, workers=workers)
+        many = workers or (1 if cluster == LOCAL else None)
+        coding = Coding(groups=groups, stages=stages, bits=bits)
+        with stoppable(), shown_on(display), find_cluster(cluster, many) as runner:
+            found = encode_file(opened, out_path, coding, weights=felt, seed=seed, runner=runner)
     finally:
         display.close()
     before = opened.rows * opened.dim * 4

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,20 @@ class CheckpointError(InputError):
 
 def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     """Write tensors and plain values beside the target and rename."""
+    _write(path, partial(torch.save, contents))
+
+
+def write_checkpoint_bytes(path: Path, contents: bytes) -> None:
+    """Write a checkpoint that another machine made, as its bytes."""
+    _write(path, lambda file: file.write(contents))
+
+
+def _write(path: Path, write: Callable[[Any], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(contents, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

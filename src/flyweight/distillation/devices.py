@@ -42,14 +42,18 @@ class Place:
         return at_home(model if own == self.device else copy.deepcopy(model).to(self.device), self.device)
 
 
-def find_place(model: nn.Module) -> Place:
-    """Return where to train: the model's own device, or this process's GPU under `torchrun` with NCCL."""
+def find_place(model: nn.Module, *, alone: bool = False) -> Place:
+    """Return where to train: the model's own device, or this process's GPU under `torchrun` with NCCL.
+
+    Args:
+        alone: see every batch whole, whatever other processes there are: they share each step, not the batches.
+    """
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     if not (dist.is_available() and dist.is_initialized()):
         return Place(device=device)
     if dist.get_backend() == "nccl":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return Place(dist.get_rank(), dist.get_world_size(), device)
+    return Place(device=device) if alone else Place(dist.get_rank(), dist.get_world_size(), device)
 
 
 class Elsewhere(nn.Module):

@@ -29,7 +29,7 @@ class Distill:
         epochs: passes over the train split; a fraction is a part of one.
         student: None trains the task's current model (a pruned or quantised one), a `Thinner` derives a thinner copy
             of it, a module is trained as it is.
-        lr, loss, alpha, temperature, resampled, features, batch_rows, seed: see `Training`.
+        lr, loss, alpha, temperature, resampled, features, batch_rows, seed, shards: see `Training`.
         tables: whether embedding tables are trained; None trains those of a student that is a module of your own.
         checkpoint: a file to go on from after a kill, written as training goes.
 
@@ -53,6 +53,7 @@ class Distill:
     tables: bool | None = None
     seed: int = 0
     checkpoint: str | Path | None = None
+    shards: int | None = field(default=None, repr=False)  # so that trainings kept before there were shards are found
 
     def __post_init__(self) -> None:
         if self.student is not None and not isinstance(self.student, (nn.Module, Thinner)):
@@ -85,6 +86,7 @@ class Distill:
             batch_rows=self.batch_rows,
             tables=own if self.tables is None else self.tables,
             seed=self.seed,
+            shards=self.shards,
         )
 
     def apply(self, task: Task) -> Change:

@@ -44,6 +44,13 @@ class Part:
         extra = torch.arange(rows, rows + self.extra).tensor_split(len(labelled))
         return [self._piece(own, further) for own, further in zip(labelled, extra, strict=True)]
 
+    def shards(self, count: int) -> list["Part"]:
+        """Return the part in so many pieces, in the order of its rows; some have none where rows are few."""
+        rows = len(self.target)
+        labelled = torch.arange(rows).tensor_split(count)
+        extra = torch.arange(rows, rows + self.extra).tensor_split(count)
+        return [self._piece(own, further) for own, further in zip(labelled, extra, strict=True)]
+
     def _piece(self, own: Tensor, further: Tensor) -> "Part":
         places = torch.cat([own, further])
         return Part(

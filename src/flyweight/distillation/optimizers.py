@@ -43,6 +43,11 @@ def move(optimizers: Optimizers, loss: Tensor) -> float:
     for optimizer in optimizers:
         optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    return step_down(optimizers)
+
+
+def step_down(optimizers: Optimizers) -> float:
+    """Take a step down the gradients that are there; return what `move` does."""
     dense = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
     dense = [one for one in dense if one.grad is not None and not one.grad.is_sparse]
     length = float(torch.nn.utils.clip_grad_norm_(dense, LONGEST_GRADIENT)) if dense else 0.0

@@ -19,8 +19,10 @@ from flyweight.distillation.objective import Objective
 from flyweight.distillation.pairs import Recombination, find_recombination
 from flyweight.distillation.rate import choose_rate
 from flyweight.distillation.run import AfterStep, Run
+from flyweight.distillation.shards import one_thread
 from flyweight.distillation.standing import Standing
 from flyweight.distillation.teacher import Teacher
+from flyweight.distillation.together import others_for
 from flyweight.distillation.training import STEP_ROWS, Training
 from flyweight.distillation.working import working_copy
 from flyweight.task.progress import stage
@@ -70,6 +72,7 @@ def recover(
     batch_rows: int = STEP_ROWS,
     tables: bool = False,
     seed: int = 0,
+    shards: int | None = None,
     after_step: AfterStep | None = None,
     checkpoint: Path | None = None,
 ) -> Recovered:
@@ -82,7 +85,7 @@ def recover(
         task: its train split is learned from, its validation split says when to stop and what to keep.
         model: left as it is.
         teacher: None takes `task.teacher`.
-        epochs, lr, loss, alpha, temperature, resampled, features, batch_rows, tables, seed: see `Training`.
+        epochs, lr, loss, alpha, temperature, resampled, features, batch_rows, tables, seed, shards: see `Training`.
         after_step: called with the copy after each step, without gradients (masks are put on again there).
         checkpoint: a file to go on from if it is there, written as training goes.
 
@@ -95,7 +98,7 @@ def recover(
         (0.9021, 0.9279)
     """
     training = Training(
-        epochs, lr, loss, alpha, temperature, resampled, dict(features or {}), batch_rows, tables, seed
+        epochs, lr, loss, alpha, temperature, resampled, dict(features or {}), batch_rows, tables, seed, shards
     )
     return train(task, model, training, teacher=teacher, after_step=after_step, checkpoint=checkpoint)
 
@@ -109,15 +112,20 @@ def train(
     after_step: AfterStep | None = None,
     checkpoint: Path | None = None,
 ) -> Recovered:
-    """Do what `recover` does, with its settings in one value."""
+    """Do what `recover` does, with its settings in one value; with others where these name shards, and others are."""
+    others = others_for(training)
+    if others is not None:
+        found = others(task, model, training, teacher=teacher, after_step=after_step, checkpoint=checkpoint)
+        assert isinstance(found, Recovered)
+        return found
     started = time.monotonic()
-    place = find_place(model)
+    place = find_place(model, alone=training.shards is not None)
     original = teacher if teacher is not None else task.teacher
     with nullcontext() if training.alpha == 1 else asking(original, place.visitor) as asked:
         changed = 0 if asked is None else asked.changed
         pairs = find_recombination(task) if training.resampled and asked is not None else None
         make = partial(_run, task, model, training, asked, pairs, after_step)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), one_thread() if training.shards else nullcontext():
             lr = training.lr or rate_of(checkpoint)
             run = make(lr or choose_rate(make, larger_is_better=task.spec.larger_is_better))
             interrupted = _finish(run, checkpoint)
@@ -148,7 +156,7 @@ def _run(
     lr: float,
 ) -> Run:
     """Return a training of a copy of a model, at its start."""
-    place = find_place(model)
+    place = find_place(model, alone=training.shards is not None)
     working = working_copy(model, tables=training.tables)
     working.model.to(place.device)
     features = None

@@ -17,11 +17,13 @@ from torch import nn
 from flyweight.distillation.checkpoint import read_checkpoint, write_checkpoint
 from flyweight.distillation.checksum import bytes_of
 from flyweight.distillation.devices import Place, at_home
-from flyweight.distillation.objective import Objective
-from flyweight.distillation.optimizers import make_optimizers, move, set_rate, states
+from flyweight.distillation.objective import Objective, Part
+from flyweight.distillation.optimizers import make_optimizers, move, set_rate, states, step_down
 from flyweight.distillation.passes import plan_passes
+from flyweight.distillation.shards import find_shards
 from flyweight.distillation.standing import Standing, stand
 from flyweight.distillation.working import Working, has_batch_norm
+from flyweight.errors import InputError
 from flyweight.task.batches import Batch
 from flyweight.task.scores import call_model, cuts_by_row
 from flyweight.task.task import Task
@@ -74,6 +76,12 @@ class Run:
         inputs, target, _ = next(task.batches("train"))
         home = at_home(working.model, place.device)
         self._cuts = not objective.by_list and cuts_by_row(home, inputs, len(target))
+        self.shards = find_shards(self.training.shards)
+        if self.shards is not None and (not self._cuts or working.sparse):
+            raise InputError(
+                "A step cannot be cut into shards here: rows hang on each other (flat bags, losses by list), or tables "
+                "are trained with sparse gradients. Leave out shards=."
+            )
         self._quiet = self.passes.total < LEAST_BATCHES or len(target) < LEAST_ROWS
         self.steps = -(-len(target) // self.training.batch_rows) if self._cuts else 1  # of one batch
 
@@ -143,16 +151,23 @@ class Run:
         parts = whole.pieces(self.training.batch_rows, self._seed(number)) if self._cuts else [whole]
         for turn, part in enumerate(parts):
             set_rate(self.optimizers, (number + turn / len(parts)) / self.passes.total)
-            loss = self.objective.loss(self.called, part)
-            if not self.place.agrees(math.isfinite(float(loss.detach()))) or not math.isfinite(
-                move(self.optimizers, loss)
-            ):
-                self._stop(number, float(loss.detach()))
+            loss, fine = self._step(part, self._seed(number) + turn)
+            if not fine:
+                self._stop(number, loss)
                 return False
             if self.after_step is not None:
                 with torch.no_grad():
                     self.after_step(self.working.model)
         return True
+
+    def _step(self, part: Part, seed: int) -> tuple[float, bool]:
+        """Take one step; return the loss, and whether it and its gradient are finite."""
+        if self.shards is not None:
+            loss = self.shards.gradients(self.working, self.objective, self.called, part, seed)
+            return loss, math.isfinite(loss) and math.isfinite(step_down(self.optimizers))
+        found = self.objective.loss(self.called, part)
+        loss = float(found.detach())
+        return loss, self.place.agrees(math.isfinite(loss)) and math.isfinite(move(self.optimizers, found))
 
     def _check(self) -> bool:
         """Judge the model, keep it if it is the best; return whether it has not got better for half of all checks."""
@@ -190,7 +205,10 @@ class Run:
 
     def _identity(self) -> str:
         """Return what tells this training from others: settings, the weights it starts from, the size of the data."""
-        digest = hashlib.sha256(json.dumps([asdict(self.training), self.lr], sort_keys=True).encode())
+        settings = asdict(self.training)
+        if settings["shards"] is None:  # as it was told before there were shards
+            del settings["shards"]
+        digest = hashlib.sha256(json.dumps([settings, self.lr], sort_keys=True).encode())
         digest.update(f"{self.passes.each} {self.passes.world} {self.task.name}".encode())
         for name, value in sorted(self.working.trained.items()):
             digest.update(name.encode())
@@ -198,7 +216,7 @@ class Run:
         return digest.hexdigest()
 
     def _save(self, path: Path) -> None:
-        if self.place.rank:
+        if self.place.rank or (self.shards is not None and self.shards.rank):
             return
         contents: dict[str, Any] = {
             "run": self._run,

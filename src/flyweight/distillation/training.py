@@ -28,6 +28,8 @@ class Training:
         batch_rows: rows of a step; larger batches of the task are cut, in a new order each epoch.
         tables: whether embedding tables are trained too.
         seed: of everything drawn.
+        shards: pieces that each step's rows are cut into, whoever computes them; their gradients are added in order, so
+            that weights are the same to the last bit for any number of processes. None cuts nothing.
 
     Raises:
         InputError: names the setting, what was seen and what it may be.
@@ -43,6 +45,7 @@ class Training:
     batch_rows: int = STEP_ROWS
     tables: bool = False
     seed: int = 0
+    shards: int | None = None
 
     def __post_init__(self) -> None:
         if self.lr is not None:
@@ -55,6 +58,12 @@ class Training:
             raise InputError(f"loss {self.loss!r} is unknown; use one of {', '.join(get_args(LossName))}.")
         if isinstance(self.batch_rows, bool) or not isinstance(self.batch_rows, int) or self.batch_rows < 2:
             raise InputError(f"batch_rows must be a whole number of at least 2; seen {self.batch_rows!r}.")
+        if self.shards is not None and (
+            isinstance(self.shards, bool) or not isinstance(self.shards, int) or not 1 <= self.shards <= self.batch_rows
+        ):
+            raise InputError(
+                f"shards must be a whole number from 1 to batch_rows={self.batch_rows}, or None; seen {self.shards!r}."
+            )
         if not isinstance(self.features, Mapping):
             raise InputError(
                 "features must map names of the student's modules to names of the teacher's, as in "

@@ -52,11 +52,11 @@ class Working:
             name: value.detach().clone() if exact else value.detach().to(self.dtypes.get(name, value.dtype), copy=True)
             for name, value in self.trained.items()
         }
-        return weights | {name: value.clone() for name, value in _moving_buffers(self.model)}
+        return weights | {name: value.clone() for name, value in moving_buffers(self.model)}
 
     def restore(self, state: State) -> None:
         """Put a state back."""
-        places: dict[str, Tensor] = {**self.trained, **dict(_moving_buffers(self.model))}
+        places: dict[str, Tensor] = {**self.trained, **dict(moving_buffers(self.model))}
         with torch.no_grad():
             for name, value in state.items():
                 places[name].copy_(value)
@@ -175,7 +175,7 @@ def _rates(model: nn.Module, trained: dict[str, nn.Parameter]) -> dict[str, floa
     return rates
 
 
-def _moving_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def moving_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the buffers that training may move: running statistics, observed ranges; not the codes of tables."""
     still = {
         id(buffer) for module in model.modules() if hasattr(module, "recovers") for buffer in module.buffers()

@@ -1,6 +1,7 @@
 """Processes of one machine that work together: begun, watched, and ended with the first that fails."""
 
 import os
+import signal
 import tempfile
 import time
 import traceback
@@ -22,6 +23,10 @@ PATIENCE = timedelta(seconds=60)
 Work = Callable[[int, int, Path], None]
 
 
+class RankLostError(EngineError):
+    """A rank was killed; what it did, it would have done to the end."""
+
+
 def run_ranks(work: Work, ranks: int) -> dict[str, Any]:
     """Run a function in so many processes, which find each other over loopback, and return what they left.
 
@@ -33,6 +38,7 @@ def run_ranks(work: Work, ranks: int) -> dict[str, Any]:
 
     Raises:
         EngineError: one failed; with its traceback.
+        RankLostError: one was killed.
     """
     with tempfile.TemporaryDirectory(prefix="flyweight-ranks-") as folder:
         try:
@@ -42,7 +48,7 @@ def run_ranks(work: Work, ranks: int) -> dict[str, Any]:
             raise EngineError(f"Rank {rank} of {ranks} failed; the others were stopped.\n{said.strip()}") from None
         except ProcessExitedException as error:
             how = f"by signal {error.signal_name}" if error.signal_name else f"with exit code {error.exit_code}"
-            raise EngineError(
+            raise RankLostError(
                 f"Rank {error.error_index} of {ranks} ended {how}; the others were stopped. Killed by the system, it "
                 "was probably out of memory."
             ) from error
@@ -55,6 +61,14 @@ def _run(work: Work, ranks: int, folder: str) -> None:
     try:
         while not begun.join():
             pass
+    except ProcessRaisedException:
+        # Those that waited for one that was killed fail too, and may be seen first. `join` ends the rest with SIGTERM.
+        for rank, process in enumerate(begun.processes):
+            if process.exitcode == -signal.SIGKILL:
+                raise ProcessExitedException(
+                    "killed", error_index=rank, error_pid=process.pid, exit_code=-9, signal_name="SIGKILL"
+                ) from None
+        raise
     finally:
         for process in begun.processes:
             if process.is_alive():

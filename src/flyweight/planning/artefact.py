@@ -52,14 +52,19 @@ class Artefact:
 
     def flat_call(self, arrays: Arrays) -> Arrays:
         """Return a flat batch as the file takes it: each row a request of its own."""
-        if not self.requests:
-            return dict(arrays)
-        rows = max(len(value) for value in arrays.values())
-        return {**arrays, REQUEST_INDEX: np.arange(rows, dtype=np.int64)}
+        return flat_call(arrays, self.requests)
 
     def one_call(self, arrays: Arrays) -> Arrays:
         """Return a flat batch that is all of one request as the file takes it."""
         return one_request(arrays, self.requests)
+
+
+def flat_call(arrays: Arrays, requests: frozenset[str]) -> Arrays:
+    """Return a flat batch as a file takes it that has a row for each request of some inputs; each row is one."""
+    if not requests:
+        return dict(arrays)
+    rows = max(len(value) for value in arrays.values())
+    return {**arrays, REQUEST_INDEX: np.arange(rows, dtype=np.int64)}
 
 
 def make_artefact(
@@ -130,6 +135,11 @@ def artefact_scores(
         targets.append(target)
         if group is not None:
             groups.append(group)
+    return joined_scores(outputs, targets, groups)
+
+
+def joined_scores(outputs: list[NDArray[Any]], targets: list[Tensor], groups: list[Tensor]) -> Scores:
+    """Join what an exported model said of each batch."""
     joined = torch.cat(targets).numpy()
     return Scores(
         outputs=_squeezed(np.concatenate(outputs).astype(np.float64)),

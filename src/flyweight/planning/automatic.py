@@ -28,6 +28,7 @@ from flyweight.report.data import ReportData
 from flyweight.report.search_data import PeerPoint
 from flyweight.task.change import Point
 from flyweight.task.progress import teller
+from flyweight.task.runner import Runner
 from flyweight.task.step import Step
 from flyweight.task.task import Split, Task
 
@@ -94,6 +95,7 @@ def find_recipe(
     begun: float | None = None,
     most_trials: int | None = None,
     workers: int = 1,
+    runner: Runner | None = None,
 ) -> Automatic:
     """Search for the recipe that a budget asks for, and make its model.
 
@@ -102,6 +104,7 @@ def find_recipe(
         begun: when the work began, the export included, of `time.monotonic`; None for now.
         most_trials: None for no limit but time.
         workers: processes that search.
+        runner: of a cluster that trials are made on; None, or one of this machine, has processes share the search.
 
     Raises:
         InputError: nothing that was tried could be measured.
@@ -110,6 +113,7 @@ def find_recipe(
     check_feasible(bench, budget)
     size = test_size(bench.task)
     search = Search(bench, budget, folder, size, most_trials, FINAL_SECONDS + export_seconds, workers, begun)
+    search = search if runner is None or runner.local else replace(search, runner=runner)
     with keeping_teachers():
         found = search.run()
     taken = _taken(bench, folder, found, size)

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from flyweight.distillation.shards import one_thread
+from flyweight.distillation.together import training_together
 from flyweight.errors import InputError
+from flyweight.parallel.cluster.find import find_cluster
+from flyweight.parallel.cluster.recovery import recover_in_ranks
 from flyweight.planning.automatic import Automatic, find_recipe, folder_of, take
 from flyweight.planning.budget import Budget
 from flyweight.planning.evidence import contents_of
@@ -24,6 +29,7 @@ from flyweight.planning.search.workbench import Workbench
 from flyweight.planning.search.workers import default_workers
 from flyweight.planning.setting import Setting, export_seconds, prepare
 from flyweight.task.progress import stage
+from flyweight.task.runner import Runner
 from flyweight.task.step import Step
 from flyweight.task.task import Task
 
@@ -41,6 +47,7 @@ def compress(
     pick: int | None = None,
     max_trials: int | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     source: str = "",
     rewrite: bool | None = None,
 ) -> Result:
@@ -59,6 +66,9 @@ def compress(
         max_trials: of the search; None for no limit but `Budget.max_minutes`.
         workers: processes that search; None takes one for every four cores, at most four. More than one needs a task
             that can be sent to another process.
+        cluster: where trials are made, the test split is scored and a `Distill` with `shards` learns: "local"
+            (processes of this machine), "auto" or "ray://host:port", with `workers` at once, a core each where None;
+            see `find_cluster`. None does it here.
         source: how the command line names the task, to be noted in the folder.
         rewrite: True computes once what a request repeats without asking the clock whether that is quicker, False
             never; None does what the recipe says, and asks the clock where it says nothing.
@@ -87,15 +97,22 @@ def compress(
             RunFolder(Path(run)).facts()  # a folder without a search is not made one
         if steps is None:  # opened before any work: it may be of another task, or in use
             folder = stack.enter_context(folder_of(None if run is None else Path(run), task, source))
+        runner: Runner | None = None
+        if cluster is not None:
+            runner = stack.enter_context(find_cluster(cluster, workers))
+            how = partial(recover_in_ranks, most=runner.workers, cluster=cluster)
+            stack.enter_context(training_together(how))
+        if runner is not None and not runner.local:
+            stack.enter_context(one_thread())  # as a worker does, which has one core
         limits = budget or (_noted(folder, pick) if steps is None else Budget())
         confidence_of_look(limits.confidence, folder)  # too many looks are refused before the search
         setting = prepare(task, rows)
         if folder is None:
             chosen = _given(setting, tuple(steps or ()))
         else:
-            chosen = _searched(setting, limits, folder, pick, max_trials, workers)
+            chosen = _searched(setting, limits, folder, pick, max_trials, workers, runner)
         with interrupts_wait("A model is found and will be measured first; Ctrl-C again drops it."):
-            return _finished(setting, chosen, limits, folder, rewrite)
+            return _finished(setting, chosen, limits, folder, rewrite, runner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +135,7 @@ def _searched(
     pick: int | None,
     max_trials: int | None,
     workers: int | None,
+    runner: Runner | None,
 ) -> _Chosen:
     """Search, or take the trial that was picked."""
     bench = Workbench(
@@ -141,7 +159,8 @@ def _searched(
             export_seconds=setting.export_seconds,
             begun=setting.begun,
             most_trials=max_trials,
-            workers=workers or default_workers(setting.task),
+            workers=runner.workers if runner is not None else workers or default_workers(setting.task),
+            runner=runner,
         )
     else:
         found = take(bench, limits, folder, pick)
@@ -149,7 +168,12 @@ def _searched(
 
 
 def _finished(
-    setting: Setting, chosen: _Chosen, limits: Budget, folder: RunFolder | None, rewrite: bool | None
+    setting: Setting,
+    chosen: _Chosen,
+    limits: Budget,
+    folder: RunFolder | None,
+    rewrite: bool | None,
+    runner: Runner | None,
 ) -> Result:
     """Export, measure, certify, and put the result together."""
     task, applied, found = setting.task, chosen.applied, chosen.found
@@ -164,7 +188,7 @@ def _finished(
     told = (*changes, rewrites) if rewrites.done or rewrites.skipped else changes
     looked = replace(limits, confidence=confidence_of_look(limits.confidence, folder))
     note = note_look(folder, looked.confidence)  # before it is looked at: a kill in between must not hide the look
-    findings = measure(task, (setting.before, after), looked, setting.threads, setting.request)
+    findings = measure(task, (setting.before, after), looked, setting.threads, setting.request, runner)
     data = report_of(task, findings, told, looked, chosen.steps, setting.seconds)
     data = replace(data, notes=(*note, *data.notes))
     if found is not None:

@@ -11,12 +11,11 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import asdict
-from multiprocessing import get_context
+import socket
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,9 @@ from flyweight.tables.coding import Coding, encode
 from flyweight.tables.kmeans import SAMPLE_ROWS, assign
 from flyweight.tables.packing import pack, packed_bytes
 from flyweight.tables.table_file import TableFile
+from flyweight.task.processes import Processes
 from flyweight.task.progress import stage
+from flyweight.task.runner import Here, Runner
 
 __all__ = ["code_rows", "encode_file", "fingerprint", "read_coded_file"]
 
@@ -38,14 +39,19 @@ __all__ = ["code_rows", "encode_file", "fingerprint", "read_coded_file"]
 #: A block of some MB stays in the processor's cache from the read to the codes; larger ones are slower by a quarter.
 PART_ROWS, BLOCK_ROWS = 1 << 20, 1 << 14
 FORMAT = 1
-#: Times that parts are given to new processes after one of them died.
-TRIES = 3
 #: How names begin of files on their way to their own, and the file that is locked while somebody codes.
 HALF, LOCK = ".half-", "lock"
 
 
 def encode_file(
-    table: TableFile, folder: Path, coding: Coding, *, weights: TableFile | None = None, seed: int = 0, workers: int = 1
+    table: TableFile,
+    folder: Path,
+    coding: Coding,
+    *,
+    weights: TableFile | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    runner: Runner | None = None,
 ) -> CodedFile:
     """Code a table in a file into a folder; begun before and not ended, it goes on.
 
@@ -53,7 +59,8 @@ def encode_file(
         coding: with a code for each row.
         weights: (rows, 1) how much each row matters, in a file too; None for all alike.
         seed: of the rows that codewords are learned on.
-        workers: processes; the bytes are the same whatever their number.
+        workers: processes of this machine; the bytes are the same whatever their number.
+        runner: codes the parts elsewhere, as the workers of a cluster do, which must see the table under its path.
 
     Raises:
         InputError: the folder holds the codes of something else, the table changed, a row holds NaN, or the disk is
@@ -65,11 +72,12 @@ def encode_file(
     if weights is not None and (weights.rows, weights.dim) != (table.rows, 1):
         raise InputError(f"weights have the shape ({weights.rows:,}, {weights.dim}); ({table.rows:,}, 1) is due.")
     asked = _asked(table, coding, weights, seed)
+    runner = runner or (Processes(workers) if workers > 1 else Here())
     _make(folder)
     with _alone_in(folder):
         try:
             if not _begun(folder, asked):
-                _go_on(table, folder, coding, weights, seed, workers, asked)
+                _go_on(table, folder, coding, weights, seed, runner, asked)
             _clear(folder)
         except OSError as error:
             raise InputError(_in_words(error, folder, _due(table, coding, folder))) from error
@@ -83,7 +91,7 @@ def _go_on(
     coding: Coding,
     weights: TableFile | None,
     seed: int,
-    workers: int,
+    runner: Runner,
     asked: dict[str, Any],
 ) -> None:
     """Code the parts that are missing, and join all."""
@@ -95,8 +103,9 @@ def _go_on(
     _check_parts(table, folder, coding, codebook)
     with stage("Coding rows", total=table.rows) as work:
         work.advance(table.rows - left)
-        for start in _coded(table, folder, coding, codebook, missing, workers):
-            work.advance(_rows_of(table, start))
+        with closing(_coded(table, folder, coding, codebook, missing, runner)) as coded:
+            for start in coded:
+                work.advance(_rows_of(table, start))
     _join(table, folder, asked)
 
 
@@ -254,59 +263,62 @@ def _codebook(table: TableFile, folder: Path, coding: Coding, weights: TableFile
 
 
 def _coded(
-    table: TableFile, folder: Path, coding: Coding, codebook: Tensor, starts: list[int], workers: int
-) -> Iterable[int]:
-    """Code parts, and yield each one's first row as it is done."""
-    if workers <= 1:
-        for start in starts:
-            _code_part(table, folder, coding, codebook, start)
-            yield start
-        return
-    left = list(starts)
-    for last in range(TRIES):
-        try:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-                jobs = {pool.submit(_code_part, table, folder, coding, codebook, start): start for start in left}
-                try:
-                    for job in as_completed(jobs):
-                        job.result()
-                        left.remove(jobs[job])
-                        yield jobs[job]
-                except BaseException:  # one failed, or the user stopped it: what has not begun shall not
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
-            return
-        except BrokenProcessPool:  # one was killed: its part was not written, and is coded again
-            if last == TRIES - 1:
-                raise InputError(
-                    f"Processes that code {table.path} were killed {TRIES} times, probably for want of memory; ask for "
-                    "fewer workers. What was coded stays, and the same call goes on."
-                ) from None
-            done = [start for start in left if _part(folder, start).exists()]
-            left = [start for start in left if start not in done]
-            yield from done
+    table: TableFile, folder: Path, coding: Coding, codebook: Tensor, starts: list[int], runner: Runner
+) -> Generator[int, None, None]:
+    """Code parts, and yield each one's first row as it is done.
+
+    Workers of this machine write their parts themselves; those of others send them, so that the folder may lie on a
+    disk that they do not see.
+    """
+    if runner.local:
+        work: Callable[[range], bytes | None] = partial(_code_part, table, folder, coding, codebook)
+    else:
+        work = partial(_part_sent, replace(table, path=table.path.resolve()), coding, codebook)
+    parts = (range(start, start + _rows_of(table, start)) for start in starts)
+    with closing(runner.each(work, parts)) as each:
+        for rows, done in each:
+            content = done.result()
+            if content is not None:
+                _write_whole(_part(folder, rows.start), content)
+            yield rows.start
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor, start: int) -> None:
-    """Code one part, block by block, and write it whole."""
-    stop = start + _rows_of(table, start)
-    file = _part(folder, start)
+def _code_part(table: TableFile, folder: Path, coding: Coding, codebook: Tensor, part: range) -> None:
+    """Code the rows of one part, block by block, and write it whole."""
+    file = _part(folder, part.start)
     half = file.with_name(f"{HALF}{file.name}-{os.getpid()}")
     try:
         with half.open("wb") as out:
-            for at in range(start, stop, BLOCK_ROWS):
-                rows = table.read(at, min(at + BLOCK_ROWS, stop))
-                out.write(pack(code_rows(rows, codebook).view(-1), coding.bits).numpy().tobytes())
+            for block in _blocks(table, coding, codebook, part):
+                out.write(block)
             out.flush()
             os.fsync(out.fileno())
         half.rename(file)
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+def _part_sent(table: TableFile, coding: Coding, codebook: Tensor, part: range) -> bytes:
+    """Return the codes of one part, worked out on another machine.
+
+    Raises:
+        InputError: that machine does not see the table.
+    """
+    try:
+        return b"".join(_blocks(table, coding, codebook, part))
+    except OSError as error:
+        raise InputError(
+            f"The worker on {socket.gethostname()} cannot read {table.path} ({error.strerror}). Put the table on "
+            "a disk that every node sees under this path, or use --cluster local. What was coded stays."
+        ) from error
+
+
+def _blocks(table: TableFile, coding: Coding, codebook: Tensor, part: range) -> Iterator[bytes]:
+    """Yield the packed codes of one part, block by block."""
+    for at in range(part.start, part.stop, BLOCK_ROWS):
+        rows = table.read(at, min(at + BLOCK_ROWS, part.stop))
+        yield pack(code_rows(rows, codebook).view(-1), coding.bits).numpy().tobytes()
 
 
 def _join(table: TableFile, folder: Path, asked: dict[str, Any]) -> None:

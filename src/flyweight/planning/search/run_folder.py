@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,6 +57,11 @@ class RunFolder:
         file = self._coding(ratio)
         return self._read(file) if file.exists() else None
 
+    def codings(self) -> dict[float, dict[str, Any]]:
+        """Return how tables were coded, by ratio."""
+        files = (self.path / "codings").glob("[!.]*.json")
+        return {float(file.stem): self._read(file) for file in files}
+
     def note_coding(self, ratio: float, plain: dict[str, Any]) -> dict[str, Any]:
         """Write down how tables are coded at a ratio, and return what holds: what was written down first."""
         file = self._coding(ratio)
@@ -69,6 +74,20 @@ class RunFolder:
                 raise InputError(f"{file.parent} cannot be made: {error.strerror}; name another folder.") from error
             write_whole(file, json.dumps(plain, sort_keys=True) + "\n")
         return plain
+
+    def learned(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the files of trainings that are there, by name."""
+        files = (Path(self.learning(key)) for key in keys)
+        return {file.name: file.read_bytes() for file in files if file.exists()}
+
+    def note_learned(self, files: Mapping[str, bytes]) -> None:
+        """Keep the files of trainings that were made elsewhere; whole or not at all.
+
+        Raises:
+            InputError: one cannot be written; says why.
+        """
+        for name, content in files.items():
+            write_whole(self.path / "learning" / name, content)
 
     def _coding(self, ratio: float) -> Path:
         return self.path / "codings" / f"{float(ratio)!r}.json"
@@ -213,7 +232,7 @@ def fingerprint(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
@@ -221,8 +240,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(beside, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

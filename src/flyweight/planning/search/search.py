@@ -11,6 +11,7 @@ from flyweight.errors import FlyweightError, InputError
 from flyweight.planning.budget import Budget
 from flyweight.planning.search.candidate import Candidate
 from flyweight.planning.search.clock import Clock, clock_from
+from flyweight.planning.search.elsewhere import try_elsewhere
 from flyweight.planning.search.outcome import Outcome, best_of, excess, is_inside
 from flyweight.planning.search.pace import seconds_an_epoch
 from flyweight.planning.search.planned import plan_first
@@ -22,6 +23,7 @@ from flyweight.planning.search.study import Trials, kept_outcomes
 from flyweight.planning.search.workbench import Workbench
 from flyweight.planning.search.workers import working_beside
 from flyweight.task.progress import BestSoFar, SearchState, publish
+from flyweight.task.runner import Runner
 
 #: Minutes that a search takes where a budget names none.
 MINUTES = 10.0
@@ -61,6 +63,15 @@ class Found:
     interrupted: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A trial that was begun: what is tried, and the outcomes so far that are inside every limit."""
+
+    trial: optuna.Trial
+    candidate: Candidate
+    inside: tuple[Outcome, ...]
+
+
 @dataclass(eq=False)
 class Search:
     """A search under way.
@@ -74,6 +85,7 @@ class Search:
         reserve: seconds of the budget's minutes kept for measuring the best.
         workers: processes that try candidates, this one among them.
         begun: when the clock said that the work began, of which the search is a part; None for now.
+        runner: makes the trials on other machines; None makes them here.
     """
 
     bench: Workbench
@@ -84,6 +96,7 @@ class Search:
     reserve: float = 0.0
     workers: int = 1
     begun: float | None = None
+    runner: Runner | None = None
 
     def run(self) -> Found:
         """Search until time or trials are spent, or the user stops it; return the best.
@@ -108,9 +121,7 @@ class Search:
                 if self.folder.facts().get("proposed") != limits:
                     self._propose_first(trials, space, clock)
                     self.folder.note(proposed=limits)
-                given = (replace(self, bench=self.bench.bare(), workers=1, begun=None), space, clock.elapsed)
-                with working_beside(_join, given, self.workers - 1):
-                    stopped = self._go_on(trials, space, clock)
+                stopped = self._with_others(trials, space, clock)
                 trials.put_back_all()  # what the others were at
             except KeyboardInterrupt:
                 interrupted, stopped = True, "it was interrupted"
@@ -120,6 +131,14 @@ class Search:
             outcomes = trials.outcomes()
         self.folder.note(**clock.noted())
         return self._found(outcomes, space, clock, stopped, interrupted=interrupted)
+
+    def _with_others(self, trials: Trials, space: Space, clock: Clock) -> str:
+        """Try candidates together with further processes, here or elsewhere; return why it ended."""
+        if self.runner is not None:
+            return try_elsewhere(self, self.runner, trials, space, clock)
+        given = (replace(self, bench=self.bench.bare(), workers=1, begun=None), space, clock.elapsed)
+        with working_beside(_join, given, self.workers - 1):
+            return self._go_on(trials, space, clock)
 
     def join(self, space: Space, spent: float) -> None:
         """Try candidates of a search that another process drives, until its time or trials are spent.
@@ -179,40 +198,55 @@ class Search:
 
     def _go_on(self, trials: Trials, space: Space, clock: Clock) -> str:
         """Try one candidate after the other; return why it ended."""
-        before = self.bench.before.exported.bytes
         while True:
-            outcomes = trials.outcomes()
-            self._tell(outcomes, clock)
-            reason = self._over(outcomes, clock)
-            if reason:
-                return reason
-            if not trials.waiting() and len(outcomes) % DRAWN:
-                step = next_candidate(outcomes, space, self.budget, before, self.test_size)
-                if step is not None:
-                    trials.propose(step)
-            begun = self._begin(trials, outcomes, clock)
-            if begun is None:
-                return "nothing else was left to try"
-            trial, candidate = begun
-            self.folder.note(**clock.noted())  # a kill loses the time of the trial under way, no more
-            inside = [one for one in outcomes if is_inside(one, self.budget, before, self.test_size)]
-            self._tell(outcomes, clock, f"trial {trial.number}: {candidate}")
+            begun = self.next_trial(trials, space, clock)
+            if isinstance(begun, str):
+                return begun
             try:
                 outcome = run_trial(
                     self.bench,
-                    trial.number,
-                    candidate,
+                    begun.trial.number,
+                    begun.candidate,
                     macs=space.macs,
-                    inside=inside,
+                    inside=begun.inside,
                     margin=self.budget.max_drop,
                     clock=clock,
                     learning=self.folder.learning,
                 )
             except KeyboardInterrupt:
-                trials.put_back(trial)
+                trials.put_back(begun.trial)
                 raise
-            trials.end(trial, outcome, excess(outcome, self.budget, before, self.test_size))
-            self.folder.note(**clock.noted())
+            self.end_trial(trials, begun.trial, outcome, clock)
+
+    def next_trial(self, trials: Trials, space: Space, clock: Clock, under_way: int = 0) -> "Begun | str":
+        """Begin the next trial and return it, or why the search is over.
+
+        Args:
+            under_way: trials that this process has begun and not ended.
+        """
+        outcomes = trials.outcomes()
+        self._tell(outcomes, clock)
+        reason = self._over(outcomes, clock, under_way)
+        if reason:
+            return reason
+        before = self.bench.before.exported.bytes
+        if not trials.waiting() and len(outcomes) % DRAWN:
+            step = next_candidate(outcomes, space, self.budget, before, self.test_size)
+            if step is not None:
+                trials.propose(step)
+        begun = self._begin(trials, outcomes, clock)
+        if begun is None:
+            return "nothing else was left to try"
+        trial, candidate = begun
+        self.folder.note(**clock.noted())  # a kill loses the time of the trial under way, no more
+        inside = [one for one in outcomes if is_inside(one, self.budget, before, self.test_size)]
+        self._tell(outcomes, clock, f"trial {trial.number}: {candidate}")
+        return Begun(trial, candidate, tuple(inside))
+
+    def end_trial(self, trials: Trials, trial: optuna.Trial, outcome: Outcome, clock: Clock) -> None:
+        """Keep what came of a trial."""
+        trials.end(trial, outcome, excess(outcome, self.budget, self.bench.before.exported.bytes, self.test_size))
+        self.folder.note(**clock.noted())
 
     def _begin(
         self, trials: Trials, outcomes: Sequence[Outcome], clock: Clock
@@ -258,10 +292,10 @@ class Search:
             candidate = replace(candidate, epochs=fewer[-1])
         return candidate
 
-    def _over(self, outcomes: Sequence[Outcome], clock: Clock) -> str:
+    def _over(self, outcomes: Sequence[Outcome], clock: Clock, under_way: int) -> str:
         """Return why the search is over; nothing where it is not."""
         measured = [one for one in outcomes if one.state == "done"]
-        if self.most_trials is not None and len(outcomes) >= self.most_trials:
+        if self.most_trials is not None and len(outcomes) + under_way >= self.most_trials:
             return f"its {self.most_trials} trials were made"
         if not measured and len(outcomes) >= PATIENCE:
             return f"none of {len(outcomes)} trials could be measured"

@@ -101,6 +101,10 @@ class Workbench:
         """Return the same bench without what was made on it, small enough to be sent to another process."""
         return replace(self, _kept={}, _coder=None)
 
+    def elsewhere(self, codings: Codings | None = None) -> "Workbench":
+        """Return the same bench for a machine that does not see the folder of the search."""
+        return replace(self.bare(), keep=None, codings=codings, turn=nullcontext)
+
     @property
     def coder(self) -> TableCoder:
         """The task's tables, weighed and encoded once."""
