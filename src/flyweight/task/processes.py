@@ -4,11 +4,12 @@ import os
 import pickle
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,11 +115,20 @@ def _lost(times: int) -> "Future[Any]":
 
 def _begin(path: Path) -> None:
     """Begin a process; PyTorch is loaded only where the work needs it, and has one thread either way."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     with path.open("rb") as file:
         _held[:] = [pickle.load(file)]  # our own parent's file, in a folder of its own
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is gone, also by SIGKILL: nobody would ever collect its work."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(one: Any) -> Any:
