@@ -1,0 +1,147 @@
+"""One process of a service: holds the models, listens, and does what the process above it says.
+
+Started as `python -m flyweight.serving.worker HTTP_FD WIRE_FD`; ends when it is told to, or when the process above is
+gone.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvloop
+
+from flyweight.serving.administration import AskedAdministration
+from flyweight.serving.answering import Desk
+from flyweight.serving.application import build_application
+from flyweight.serving.http_server import HttpServer
+from flyweight.serving.repository import UNLOADED, Repository
+from flyweight.serving.settings import Settings, Source, settings_from_json
+from flyweight.serving.wire import Wire
+
+logger = logging.getLogger("flyweight.serving")
+
+
+class Worker:
+    """Holds what one worker holds.
+
+    Args:
+        listening: the bound socket that all workers share.
+    """
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.wire = Wire(
+            {
+                "start": self.start,
+                "prepare": self.prepare,
+                "switch": self.switch,
+                "discard": self.discard,
+                "unload": self.unload,
+                "drain": self.drain,
+            }
+        )
+        self._listening = listening
+        self._desk: Desk | None = None
+        self._server: HttpServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._drained: asyncio.Task[None] | None = None
+
+    @property
+    def repository(self) -> Repository:
+        """The models, once it was told which."""
+        assert self._desk is not None
+        return self._desk.repository
+
+    async def start(self, settings: str, unloaded: list[str]) -> dict[str, Any]:
+        """Open every bundle, warm it up, then listen.
+
+        Args:
+            unloaded: models that were taken out of service since the settings were made.
+
+        Raises:
+            FlyweightError: a bundle is bad.
+        """
+        told = settings_from_json(settings)
+        repository = Repository(told)
+        self._desk = Desk(repository)
+        for source in told.sources:
+            if source.model in unloaded:
+                repository.models[source.model].reason = UNLOADED
+            else:
+                await repository.prepare(source)
+                await repository.switch(source.model)
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look through it again during a request
+        await self._listen(self._desk, told)
+        return {"pid": os.getpid(), "models": repository.index()}
+
+    async def _listen(self, desk: Desk, settings: Settings) -> None:
+        app = build_application(desk, AskedAdministration(desk.repository, self.wire))
+        self._server = HttpServer(app, self._listening)
+        self._serving = asyncio.create_task(self._server.run_until_told())
+        while not self._server.started and not self._serving.done():
+            await asyncio.sleep(0.005)
+
+    async def prepare(self, source: dict[str, str]) -> None:
+        """Open a bundle beside what is served."""
+        await self.repository.prepare(Source(**source))
+
+    async def switch(self, model: str) -> None:
+        """Let what was prepared take the requests."""
+        await self.repository.switch(model)
+
+    async def discard(self, model: str) -> None:
+        """Forget what was prepared."""
+        self.repository.discard(model)
+
+    async def unload(self, model: str) -> None:
+        """Take a model out of service."""
+        await self.repository.unload(model)
+
+    async def drain(self) -> None:
+        """Answer what was accepted, then end; asking twice is asking once."""
+        if self._drained is None:
+            self._drained = asyncio.create_task(self._drain())
+        await asyncio.shield(self._drained)
+
+    async def _drain(self) -> None:
+        if self._desk is None or self._server is None or self._serving is None:
+            return
+        repository = self._desk.repository
+        repository.draining = True
+        await asyncio.sleep(repository.settings.drain_seconds)
+        self._server.should_exit = True
+        await self._serving
+        await repository.drain()
+
+
+async def _work(listening: socket.socket, channel: socket.socket) -> None:
+    worker = Worker(listening)
+    await worker.wire.open(channel)
+    listens = asyncio.create_task(worker.wire.listen())
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    term = asyncio.create_task(told.wait())
+    await asyncio.wait({listens, term}, return_when=asyncio.FIRST_COMPLETED)
+    await worker.drain()
+    term.cancel()
+
+
+def main() -> None:
+    """Run a worker on the two sockets whose numbers are its arguments."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the one above decides
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker %(process)d: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # bad requests are counted, not logged one by one
+    http, wire = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    uvloop.run(_work(http, wire))
+    # Engines may keep threads that wait for each other when the interpreter takes its modules apart.
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
