@@ -23,6 +23,7 @@ def serve(
     bundles: Annotated[list[str], typer.Argument(help="bundles, each PATH or NAME=PATH")],
     host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0 for all of this machine")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="for HTTP; 0 for any free one")] = 8000,
+    grpc_port: Annotated[int | None, typer.Option(help="for gRPC; 0 for any free one, none otherwise")] = None,
     workers: Annotated[int, typer.Option(help="processes; they share one copy of the tables")] = 1,
     threads: Annotated[int | None, typer.Option(help="an engine's threads for one call; as recorded otherwise")] = None,
     engine: Annotated[str | None, typer.Option(help="instead of the one that was fastest")] = None,
@@ -38,7 +39,8 @@ def serve(
     vocabulary: Annotated[Path | None, typer.Option(help="raw values: JSON, {input: {value: id}}")] = None,
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
-    missing = next((name for name in NEEDED if importlib.util.find_spec(name) is None), None)
+    needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
+    missing = next((name for name in needed if importlib.util.find_spec(name) is None), None)
     if missing is not None:
         raise InputError(f"Serving over a network needs {missing}: {EXTRA}")
     from flyweight.serving.lane import Limits
@@ -48,6 +50,7 @@ def serve(
         sources=sources_of(bundles),
         host=host,
         port=port,
+        grpc_port=grpc_port,
         workers=workers,
         threads=threads,
         engine=engine,
@@ -75,7 +78,10 @@ def run_service(settings: "Settings") -> None:
 
 
 def _say_ready(settings: "Settings") -> None:
+    from flyweight.serving.settings import address_of
+
     names = ", ".join(source.model for source in settings.sources)
     workers = f"{settings.workers} worker{'' if settings.workers == 1 else 's'}"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    out.print(f"Serving {names} at http://{host}:{settings.port} with {workers}", markup=False)
+    grpc = "" if settings.grpc_port is None else f", gRPC at {address_of(settings.host, settings.grpc_port)}"
+    where = address_of(settings.host, settings.port)
+    out.print(f"Serving {names} at http://{where}{grpc} with {workers}", markup=False)

@@ -107,6 +107,16 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
+def address_of(host: str, port: int) -> str:
+    """Return host and port as URLs and gRPC write them.
+
+    Example:
+        >>> address_of("::1", 8000)
+        '[::1]:8000'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def settings_to_json(settings: Settings) -> str:
     """Return settings as a line of JSON."""
     return json.dumps(asdict(settings))

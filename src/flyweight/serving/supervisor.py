@@ -4,6 +4,7 @@ It holds no model and answers no request, so that it outlives whatever ends a wo
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -69,8 +70,15 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
-        with bind_socket(self.settings.host, self.settings.port) as listening:
-            self.settings = replace(self.settings, port=listening.getsockname()[1])
+        settings = self.settings
+        with contextlib.ExitStack() as held:
+            listening = held.enter_context(bind_socket(settings.host, settings.port))
+            settings = replace(settings, port=listening.getsockname()[1])
+            if settings.grpc_port is not None:
+                # gRPC's library binds in each worker; what is held here keeps others from taking the port.
+                reserved = held.enter_context(bind_socket(settings.host, settings.grpc_port, "--grpc-port"))
+                settings = replace(settings, grpc_port=reserved.getsockname()[1])
+            self.settings = settings
             try:
                 await self._serve(listening)
             finally:
@@ -200,8 +208,11 @@ class Supervisor:
         worker.listens.cancel()
 
 
-def bind_socket(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket that is bound and does not listen yet: until a worker is ready, callers are refused at once.
+
+    Args:
+        option: that named the port, for errors; the gRPC one is shared by workers that bind it themselves.
 
     Raises:
         InputError: the address is none of this machine, or taken.
@@ -214,12 +225,16 @@ def bind_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise InputError(f"--host {host!r} is no address: {error.strerror or error}.") from error
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # SO_REUSEADDR would let a second service of ours take a port that is bound and not listened at.
+        if option != "--port":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
         listening.close()
         raise InputError(
-            f"{host}:{port} cannot be taken: {error.strerror}. Choose another with --port; 0 takes any free one."
+            f"{host}:{port} cannot be taken: {error.strerror}. Choose another with {option}; 0 takes any free one."
         ) from error
     listening.set_inheritable(True)
     return listening

@@ -33,7 +33,7 @@ class Tensors:
     inputs: dict[str, Array]
     id: str = ""
     binary: bool = False
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 def read_tensors(body: bytes, header_length: int | None) -> Tensors:
@@ -129,7 +129,7 @@ def _id(header: Mapping[str, Any]) -> str:
     return found
 
 
-def _parameters(header: Mapping[str, Any]) -> Mapping[str, Any]:
+def _parameters(header: Mapping[str, Any]) -> dict[str, Any]:
     found = header.get("parameters", {})
     if not isinstance(found, dict):
         raise Refusal(f"The request's parameters must be an object; seen {type(found).__name__}.")

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -20,8 +20,11 @@ from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
 from flyweight.serving.http_server import HttpServer
 from flyweight.serving.repository import UNLOADED, Repository
-from flyweight.serving.settings import Settings, Source, settings_from_json
+from flyweight.serving.settings import Settings, Source, address_of, settings_from_json
 from flyweight.serving.wire import Wire
+
+if TYPE_CHECKING:
+    from flyweight.serving.grpc_service import GrpcServer
 
 logger = logging.getLogger("flyweight.serving")
 
@@ -47,6 +50,7 @@ class Worker:
         self._listening = listening
         self._desk: Desk | None = None
         self._server: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._drained: asyncio.Task[None] | None = None
 
@@ -80,8 +84,15 @@ class Worker:
         return {"pid": os.getpid(), "models": repository.index()}
 
     async def _listen(self, desk: Desk, settings: Settings) -> None:
-        app = build_application(desk, AskedAdministration(desk.repository, self.wire))
+        administration = AskedAdministration(desk.repository, self.wire)
+        app = build_application(desk, administration)
         self._server = HttpServer(app, self._listening)
+        if settings.grpc_port is not None:
+            from flyweight.serving.grpc_service import GrpcServer, GrpcService
+
+            service = GrpcService(desk, administration)
+            self._grpc = GrpcServer(service, address_of(settings.host, settings.grpc_port), settings.max_body)
+            await self._grpc.start()
         self._serving = asyncio.create_task(self._server.run_until_told())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.005)
@@ -115,6 +126,8 @@ class Worker:
         repository.draining = True
         await asyncio.sleep(repository.settings.drain_seconds)
         self._server.should_exit = True
+        if self._grpc is not None:
+            await self._grpc.stop()
         await self._serving
         await repository.drain()
 
