@@ -1,5 +1,6 @@
 """The one route that must be quick, as a bare ASGI function: `POST /v2/models/{m}[/versions/{v}]/infer`."""
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from flyweight.serving.tensors import read_tensors
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
+logger = logging.getLogger("flyweight.serving")
 JSON, BINARY = b"application/json", b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
 
@@ -59,6 +61,10 @@ async def _respond(
         await send_refusal(send, refusal, closing=closing)
         return
     except Disconnected:
+        return
+    except Exception:  # the last stop: whatever it is, the caller gets an answer of the protocol
+        logger.exception("Inference failed")
+        await send_refusal(send, Refusal("A fault of the service; its log says more.", "failed"), closing=closing)
         return
     answer = [(b"content-type", JSON if header_length is None else BINARY)]
     if header_length is not None:

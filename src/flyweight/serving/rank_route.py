@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from flyweight.serving.answering import Desk
 from flyweight.serving.call import Takes
-from flyweight.serving.datatypes import array_of_values
+from flyweight.serving.datatypes import BYTES, array_of_values
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.routes import read_object
 from flyweight.serving.tensors import Tensors
@@ -96,21 +96,31 @@ def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) ->
 
 
 def _column(name: str, values: list[Any]) -> NDArray[Any]:
-    """Return a field's values, one a row: numbers, truths, texts, or lists of these of one length."""
-    lengths = {len(value) if isinstance(value, list) else -1 for value in values}
-    if len(lengths) != 1:
-        raise Refusal(f"Field {name!r} differs in length from candidate to candidate; pad it to one length.")
-    length = lengths.pop()
-    flat = [one for value in values for one in value] if length >= 0 else values
-    kind = "BYTES" if any(isinstance(one, str) for one in flat) else "FP64"
-    if kind == "BYTES":
-        flat = [str(one) if type(one) is int else one for one in flat]
-    elif flat and all(type(one) is int for one in flat):
-        kind = "INT64"
-    elif flat and all(type(one) is bool for one in flat):
-        kind = "BOOL"
-    array = array_of_values(name, kind, flat)
-    return array.reshape(len(values), length) if length >= 0 else array
+    """Return a field's values, one a row: numbers, truths, texts, or lists of these of one shape."""
+    flat, shape = values, [len(values)]
+    while isinstance(flat[0], list):
+        lengths = {len(one) if isinstance(one, list) else -1 for one in flat}
+        if len(lengths) != 1 or -1 in lengths:
+            raise Refusal(f"Field {name!r} differs in length from place to place; pad it to one length.")
+        shape.append(lengths.pop())
+        flat = [value for one in flat for value in one]
+        if not flat:
+            break
+    return array_of_values(name, _datatype(flat), _as_texts(flat)).reshape(shape)
+
+
+def _datatype(values: list[Any]) -> str:
+    kinds = {type(value) for value in values}
+    if str in kinds:
+        return BYTES
+    return "INT64" if kinds <= {int} else "BOOL" if kinds == {bool} else "FP64"
+
+
+def _as_texts(values: list[Any]) -> list[Any]:
+    """Return whole numbers among texts as texts too: ids of a shop's own may be both."""
+    if not any(isinstance(value, str) for value in values):
+        return values
+    return [str(value) if type(value) is int else value for value in values]
 
 
 def rank_scores(

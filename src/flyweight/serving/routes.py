@@ -136,5 +136,8 @@ def application(routes: Sequence[Route]) -> Starlette:
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=499)
 
-    handlers: Any = {FlyweightError: refuse, HTTPException: odd, Disconnected: gone}
+    async def fault(request: Request, error: Exception) -> Response:
+        return answer_json({"error": "A fault of the service; its log says more."}, 500)
+
+    handlers: Any = {Exception: fault, FlyweightError: refuse, HTTPException: odd, Disconnected: gone}
     return Starlette(routes=list(routes), exception_handlers=handlers)
