@@ -67,6 +67,8 @@ def _numbers(name: str, datatype: str, values: list[Any]) -> Array:
         return np.empty(0, dtype)
     try:
         array = np.asarray(values)
+        if datatype == "UINT64" and array.dtype.kind in "fO" and all(type(value) is int for value in values):
+            array = np.array(values, dtype)  # beside small ones, NumPy makes floats of numbers past int64
     except (ValueError, TypeError, OverflowError):
         array = np.empty(0, object)
     takes = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]

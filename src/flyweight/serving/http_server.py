@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from flyweight.serving.closing_port import turn_newcomers_away, waiting_connections
+
 #: Seconds in which a request that was under way when listening ended is still read.
 LINGER_SECONDS = 0.25
 #: Seconds that running requests may take at the end before they are cut off.
@@ -48,6 +50,8 @@ class HttpServer(uvicorn.Server):
         self._backlog = socket.socket(fileno=os.dup(listening.fileno()))
         self._backlog.setblocking(False)
         self._listening = listening
+        #: Whether the port is to be closed for all, not only by this process.
+        self.closes_port = False
 
     async def run_until_told(self) -> None:
         """Serve; returns when all that was accepted is answered."""
@@ -60,25 +64,19 @@ class HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, read what is under way, answer it, close."""
+        if self.closes_port:
+            turn_newcomers_away(self._listening)
+            await asyncio.sleep(LINGER_SECONDS)
         for server in self.servers:
             server.close()
-        await self._empty_backlog()
+        await asyncio.sleep(0.01)  # uvloop closes its socket in its next turn
+        loop = asyncio.get_running_loop()
+        for connection in waiting_connections(self._backlog) if self.closes_port else ():
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
         self._backlog.close()
         await asyncio.sleep(LINGER_SECONDS)
         await super().shutdown(sockets)
-
-    async def _empty_backlog(self) -> None:
-        """Take the connections that the kernel accepted and nobody has taken yet."""
-        loop = asyncio.get_running_loop()
-        taken = []
-        while True:
-            try:
-                taken.append(self._backlog.accept()[0])
-            except (BlockingIOError, ConnectionError):
-                break
-        for connection in taken:
-            connection.setblocking(False)
-            await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class

@@ -59,7 +59,8 @@ def describe_routes(repository: Repository) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "flyweight serve", "version": flyweight.__version__, "description": ABOUT},
-        "paths": {path: {"get": one} for path, one in get.items()} | {path: {"post": one} for path, one in post.items()},
+        "paths": {path: {"get": one} for path, one in get.items()}
+        | {path: {"post": one} for path, one in post.items()},
         "components": {"schemas": SCHEMAS},
     }
 

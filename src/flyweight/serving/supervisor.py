@@ -195,17 +195,20 @@ class Supervisor:
             await asyncio.wait(endings)
 
     async def _end_worker(self, worker: Worker, limit: float) -> None:
-        if worker.process.returncode is None and not worker.ready:
-            worker.process.kill()  # nothing was accepted yet
-        elif worker.process.returncode is None:
-            worker.process.terminate()
         try:
-            await asyncio.wait_for(worker.process.wait(), limit)
+            async with asyncio.timeout(limit):
+                if not worker.ready:
+                    worker.process.kill()  # it accepted nothing yet
+                elif worker.process.returncode is None:
+                    with contextlib.suppress(Refusal):  # it was told by someone else too, and is gone
+                        await worker.wire.ask("end")
+                worker.listens.cancel()  # a worker whose wire is closed ends
+                await worker.process.wait()
         except TimeoutError:
-            logger.error("Worker %d did not end within %.0f s and was killed.", worker.process.pid, limit)
+            logger.error("Worker %d did not end within %.0f s and is killed.", worker.process.pid, limit)
+        if worker.process.returncode is None:
             worker.process.kill()
             await worker.process.wait()
-        worker.listens.cancel()
 
 
 def bind_socket(host: str, port: int, option: str = "--port") -> socket.socket:

@@ -44,7 +44,7 @@ class Worker:
                 "switch": self.switch,
                 "discard": self.discard,
                 "unload": self.unload,
-                "drain": self.drain,
+                "end": self.end,
             }
         )
         self._listening = listening
@@ -112,6 +112,12 @@ class Worker:
     async def unload(self, model: str) -> None:
         """Take a model out of service."""
         await self.repository.unload(model)
+
+    async def end(self) -> None:
+        """Drain with all other workers, so that the port is closed."""
+        if self._server is not None:
+            self._server.closes_port = True
+        await self.drain()
 
     async def drain(self) -> None:
         """Answer what was accepted, then end; asking twice is asking once."""
