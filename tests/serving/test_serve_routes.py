@@ -7,11 +7,12 @@ import re
 import shlex
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from running_service import Service, body_of, request, scores_of
+from running_service import Service, body_of, request, scores_of, started
 
 ARRAYS = request(30)
 CANDIDATES = [
@@ -118,6 +119,27 @@ def test_too_large_a_body_is_refused_before_it_is_read(service: Service) -> None
         answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"connection: close" in answer
+
+
+def test_slow_head_slow_body_and_no_http_are_told(hoisted: Path) -> None:
+    starts = {
+        b"": b"408 Request Timeout",
+        b"POST /v2/models/ranker/infer HTTP/1.1\r\nHost: x\r\n": b"408 Request Timeout",
+        b"POST /v2/models/ranker/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{": b"408 Request Timeout",
+        b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{": b"408 Request Timeout",
+        b"\x00\x01\r\n\r\n": b"400 Bad Request",
+    }
+    with started(hoisted, "--read-timeout", "0.4") as service:
+        host, port = service.http.split(":")
+        connections = [socket.create_connection((host, int(port)), timeout=10) for _ in range(100) for _ in starts]
+        for connection, start in zip(connections, [*starts] * 100, strict=True):
+            connection.sendall(start)
+        assert service.post("/v2/models/ranker/infer", body_of(request(5)))[0] == 200
+        for connection, due in zip(connections, [*starts.values()] * 100, strict=True):
+            answer = b"".join(iter(lambda one=connection: one.recv(4096), b""))
+            assert answer.startswith(b"HTTP/1.1 " + due)
+            assert b'{"error":"The ' in answer
+            connection.close()
 
 
 def test_too_many_candidates_are_told(service: Service) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from flyweight.serving.closing_port import turn_newcomers_away, waiting_connections
+from flyweight.serving.http_protocol import protocol_with
 
 #: Seconds in which a request that was under way when listening ended is still read.
 LINGER_SECONDS = 0.25
@@ -28,13 +29,14 @@ class HttpServer(uvicorn.Server):
     Args:
         app: the application.
         listening: a bound socket; the server closes it.
+        read_seconds: within which the head of a request must have come.
     """
 
-    def __init__(self, app: Any, listening: socket.socket) -> None:
+    def __init__(self, app: Any, listening: socket.socket, read_seconds: float) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=protocol_with(read_seconds),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -86,7 +86,7 @@ class Worker:
     async def _listen(self, desk: Desk, settings: Settings) -> None:
         administration = AskedAdministration(desk.repository, self.wire)
         app = build_application(desk, administration)
-        self._server = HttpServer(app, self._listening)
+        self._server = HttpServer(app, self._listening, settings.read_seconds)
         if settings.grpc_port is not None:
             from flyweight.serving.grpc_service import GrpcServer, GrpcService
 
