@@ -31,13 +31,3 @@ def turn_newcomers_away(listening: socket.socket) -> None:
     program = struct.pack("HL", len(_PROGRAM), ctypes.addressof(code))
     with contextlib.suppress(OSError):
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-
-
-def waiting_connections(listening: socket.socket) -> list[socket.socket]:
-    """Return the connections that wait in a socket's queue; it must not block."""
-    found = []
-    while True:
-        try:
-            found.append(listening.accept()[0])
-        except (BlockingIOError, ConnectionError):
-            return found

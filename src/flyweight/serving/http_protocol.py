@@ -4,6 +4,7 @@ Without the limit, callers that send a byte now and then hold a connection, and 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -16,17 +17,20 @@ class PatientProtocol(HttpToolsProtocol):
     """One connection; `read_seconds` is how long the head of each request may take from the first byte on."""
 
     read_seconds = 10.0
+    count_connections: Callable[[], None] = staticmethod(lambda: None)
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for a caller that connects and says nothing."""
         super().connection_made(transport)
+        self.count_connections()
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._stop_clock()
         super().connection_lost(exc)
+        self.count_connections()
 
     def on_message_begin(self) -> None:
         """Start the clock at the first byte of a request."""
@@ -62,6 +66,7 @@ class PatientProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol_with(read_seconds: float) -> Any:
-    """Return the protocol's class with its limit."""
-    return type("PatientProtocol", (PatientProtocol,), {"read_seconds": read_seconds})
+def protocol_with(read_seconds: float, count_connections: Callable[[], None]) -> Any:
+    """Return the protocol's class with its limit; `count_connections` is called when a connection opens and closes."""
+    own = {"read_seconds": read_seconds, "count_connections": staticmethod(count_connections)}
+    return type("PatientProtocol", (PatientProtocol,), own)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flyweight.bundle.load import load
 from flyweight.bundle.ranker import Ranker
+from flyweight.cost.hardware import allowed_cores
 from flyweight.errors import EngineError
 from flyweight.serving.call import Call, Takes, takes_of
 from flyweight.serving.lane import INLINE_SECONDS, Lane
@@ -72,13 +73,23 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
         InputError: an engine, a number of threads or a vocabulary that is none.
     """
     vocabularies = read_vocabularies(Path(settings.vocabulary)) if settings.vocabulary else Vocabularies()
-    ranker = load(source.path, engine=settings.engine, threads=settings.threads)
+    ranker = _started(source, settings)
     try:
         takes = takes_of(source.model, ranker, settings.max_candidates, vocabularies)
         return Opened(source, ranker, takes, warm_up(ranker, takes))
     except BaseException:
         ranker.close()
         raise
+
+
+def _started(source: Source, settings: Settings) -> Ranker:
+    """Return a bundle in its engine; of several workers none takes more than its part of the cores, unless told to."""
+    ranker = load(source.path, engine=settings.engine, threads=settings.threads)
+    part = max(1, allowed_cores() // settings.workers)
+    if settings.threads is not None or settings.workers == 1 or 1 <= (ranker.bundle.timing.threads or 0) <= part:
+        return ranker
+    ranker.close()
+    return load(source.path, engine=settings.engine, threads=part)
 
 
 def serve_opened(opened: Opened, settings: Settings) -> Served:

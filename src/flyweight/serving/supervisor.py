@@ -16,6 +16,7 @@ from typing import Any
 
 from flyweight.errors import FlyweightError, InputError
 from flyweight.serving.refusal import Refusal
+from flyweight.serving.seats import ABSENT, Seats, make_seats
 from flyweight.serving.settings import Settings, Source, settings_to_json
 from flyweight.serving.wire import Wire
 
@@ -85,7 +86,8 @@ class Supervisor:
                 await self._end(listening)
 
     async def _serve(self, listening: socket.socket) -> None:
-        keepers = [asyncio.create_task(self._keep(listening)) for _ in range(self.settings.workers)]
+        seats = make_seats(self.settings.workers)
+        keepers = [asyncio.create_task(self._keep(listening, seats, one)) for one in range(self.settings.workers)]
         ending = asyncio.create_task(self._ending.wait())
         try:
             while not self._ending.is_set():
@@ -104,11 +106,11 @@ class Supervisor:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
 
-    async def _keep(self, listening: socket.socket) -> None:
+    async def _keep(self, listening: socket.socket, seats: Seats, place: int) -> None:
         """Keep one worker running."""
         pause, was_ready = 0.1, False
         while not self._ending.is_set():
-            worker = await self._spawn(listening)
+            worker = await self._spawn(listening, seats, place)
             try:
                 await self._start(worker)
                 was_ready = True
@@ -118,6 +120,7 @@ class Supervisor:
                 logger.error("A worker could not start again: %s", error)
             code = await worker.process.wait()
             self._workers.remove(worker)
+            seats.set(place, ABSENT)
             if self._ending.is_set():
                 return
             pause = 0.1 if time.monotonic() - worker.started > SOUND_SECONDS else min(2 * pause, LONGEST_PAUSE)
@@ -129,13 +132,12 @@ class Supervisor:
             )
             await asyncio.sleep(pause)
 
-    async def _spawn(self, listening: socket.socket) -> Worker:
+    async def _spawn(self, listening: socket.socket, seats: Seats, place: int) -> Worker:
         ours, theirs = socket.socketpair()
         with theirs:
-            numbers = (listening.fileno(), theirs.fileno())
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "flyweight.serving.worker", *map(str, numbers), pass_fds=numbers
-            )
+            files = (listening.fileno(), theirs.fileno(), seats.file)
+            command = (sys.executable, "-m", "flyweight.serving.worker", *map(str, (*files, place)))
+            process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
         ours.setblocking(False)
         wire = Wire({"load": self.load, "unload": self.unload})
         await wire.open(ours)

@@ -1,7 +1,7 @@
 """One process of a service: holds the models, listens, and does what the process above it says.
 
-Started as `python -m flyweight.serving.worker HTTP_FD WIRE_FD`; ends when it is told to, or when the process above is
-gone.
+Started as `python -m flyweight.serving.worker HTTP_FD WIRE_FD SEATS_FD PLACE`; ends when it is told to, or when the
+process above is gone.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
 from flyweight.serving.http_server import HttpServer
 from flyweight.serving.repository import UNLOADED, Repository
+from flyweight.serving.seats import Seats
 from flyweight.serving.settings import Settings, Source, address_of, settings_from_json
 from flyweight.serving.wire import Wire
 
@@ -34,9 +35,11 @@ class Worker:
 
     Args:
         listening: the bound socket that all workers share.
+        seats: number of the file with how many connections each worker holds.
+        place: which of the workers this is.
     """
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket, seats: int, place: int) -> None:
         self.wire = Wire(
             {
                 "start": self.start,
@@ -48,6 +51,7 @@ class Worker:
             }
         )
         self._listening = listening
+        self._seats, self._place = seats, place
         self._desk: Desk | None = None
         self._server: HttpServer | None = None
         self._grpc: GrpcServer | None = None
@@ -86,7 +90,8 @@ class Worker:
     async def _listen(self, desk: Desk, settings: Settings) -> None:
         administration = AskedAdministration(desk.repository, self.wire)
         app = build_application(desk, administration)
-        self._server = HttpServer(app, self._listening, settings.read_seconds)
+        seats = Seats(self._seats, settings.workers)
+        self._server = HttpServer(app, self._listening, settings.read_seconds, seats, self._place)
         if settings.grpc_port is not None:
             from flyweight.serving.grpc_service import GrpcServer, GrpcService
 
@@ -138,8 +143,8 @@ class Worker:
         await repository.drain()
 
 
-async def _work(listening: socket.socket, channel: socket.socket) -> None:
-    worker = Worker(listening)
+async def _work(listening: socket.socket, channel: socket.socket, seats: int, place: int) -> None:
+    worker = Worker(listening, seats, place)
     await worker.wire.open(channel)
     listens = asyncio.create_task(worker.wire.listen())
     told = asyncio.Event()
@@ -151,12 +156,12 @@ async def _work(listening: socket.socket, channel: socket.socket) -> None:
 
 
 def main() -> None:
-    """Run a worker on the two sockets whose numbers are its arguments."""
+    """Run a worker on the sockets and the file whose numbers are its arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the one above decides
     logging.basicConfig(level=logging.INFO, format="%(levelname)s worker %(process)d: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # bad requests are counted, not logged one by one
-    http, wire = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    uvloop.run(_work(http, wire))
+    http, wire, seats, place = map(int, sys.argv[1:5])
+    uvloop.run(_work(socket.socket(fileno=http), socket.socket(fileno=wire), seats, place))
     # Engines may keep threads that wait for each other when the interpreter takes its modules apart.
     logging.shutdown()
     os._exit(0)
