@@ -10,6 +10,7 @@ small to tell, so take one that was made without steps (`fw.compress(task, steps
 
 import argparse
 import json
+import os
 import re
 import signal
 import subprocess
@@ -26,6 +27,7 @@ import orjson
 
 import flyweight as fw
 from flyweight.cost.hardware import describe_hardware
+from flyweight.cost.latency import time_interleaved
 from flyweight.engines.registry import find_engine
 from flyweight.serving.call import Call, takes_of
 from flyweight.serving.datatypes import datatype_of
@@ -39,7 +41,7 @@ from serving_load import KINDS
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "serving.json"
 DOCS = HERE.parent / "docs" / "serving.md"
-CANDIDATES, ROUNDS, SECONDS, GOAL_MS = 500, 5, 1.5, 0.8
+CANDIDATES, ROUNDS, SECONDS, REPEATS, GOAL_MS = 500, 5, 1.5, 400, 0.8
 CONNECTIONS, TOGETHER = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32)
 Json = dict[str, Any]
 
@@ -53,6 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = {
             "hardware": describe_hardware(),
+            "load_average": os.getloadavg()[0],
             "candidates": CANDIDATES,
             "joined": joined(given.bundle),
             "overhead": overhead(given.bundle, Path(folder)),
@@ -106,13 +109,13 @@ def joined(bundle: Path) -> list[Json]:
     rows = []
     for count in TOGETHER:
         calls = [call] * count
-        rows.append(
-            {
-                "requests": count,
-                "apart_ms": median_ms(lambda calls=calls: [score_call(ranker, one) for one in calls]),
-                "together_ms": median_ms(lambda calls=calls: score_calls(ranker, calls)),
-            }
-        )
+        forms = {
+            "apart_ms": lambda calls=calls: [score_call(ranker, one) for one in calls],
+            "together_ms": lambda calls=calls: score_calls(ranker, calls),
+        }
+        threads = ranker.bundle.timing.threads or 0
+        took = time_interleaved(forms, candidates=CANDIDATES * count, threads=threads, repeats=REPEATS, warmup=20)
+        rows.append({"requests": count, **{name: one.p50 for name, one in took.items()}})
     return rows
 
 
@@ -227,7 +230,8 @@ NAMES = {
 def render(found: Json) -> None:
     """Put the tables into the page."""
     hardware = found["hardware"]
-    note = f"\n{hardware['cpu']}, {hardware['cores']} cores, loopback; the load runs on the same cores.\n"
+    note = f"\n{hardware['cpu']}, {hardware['cores']} cores, loopback; the load runs on the same cores"
+    note += f", where {found['load_average']:.1f} other processes were running when it began.\n"
     for name, table in (("overhead", over_table), ("joined", joined_table), ("throughput", throughput_table)):
         put(DOCS, name, table(found) + (note if name != "joined" else ""))
         print(table(found))

@@ -81,6 +81,8 @@ BAD = {
     "null": (one(data=[1, None]), "INT64 takes whole numbers; seen null"),
     "truths": (one(data=[True, False]), "INT64 takes whole numbers; seen True"),
     "ragged lists": (one(data=[[1], 2]), "mixes lists and values; seen 2 beside a list"),
+    "a list beside null": (one(data=[[], None]), "mixes lists and values; seen null beside a list"),
+    "null for strings": (one(datatype="BYTES", data=["a", None]), "BYTES takes strings; seen null"),
     "too large": (one(datatype="INT8", data=[1, 128]), "INT8 holds -128 to 127; seen 1 to 128"),
     "negative": (one(datatype="UINT8", data=[-1, 2]), "UINT8 holds 0 to 255; seen -1 to 2"),
     "numbers for strings": (one(datatype="BYTES"), "BYTES takes strings; seen 1"),

@@ -102,4 +102,8 @@ def _seconds_allowed(tensors: Tensors) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
         raise Refusal(f"Parameter timeout must be microseconds, a whole number; seen {timeout!r}.")
-    return float(timeout) / 1e6
+    return max(float(timeout) / 1e6, LEAST_SECONDS)
+
+
+#: What a request may wait at least: with less it would not outlast the way to the engine of an idle service.
+LEAST_SECONDS = 1e-3

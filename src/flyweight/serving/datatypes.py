@@ -46,17 +46,17 @@ def array_of_values(name: str, datatype: str, values: Any) -> Array:
     while flat and isinstance(flat[0], list):
         flat = _flattened(name, flat)
     if datatype == BYTES:
-        odd = next((one for one in flat if not isinstance(one, str)), None)
-        if odd is not None or None in flat:
-            raise Refusal(f"Input {name!r}: BYTES takes strings; seen {_short(odd)}.")
+        odd = [one for one in flat if not isinstance(one, str)]
+        if odd:
+            raise Refusal(f"Input {name!r}: BYTES takes strings; seen {_short(odd[0])}.")
         return np.array(flat, dtype=object)
     return _numbers(name, datatype, flat)
 
 
 def _flattened(name: str, values: list[Any]) -> list[Any]:
-    odd = next((one for one in values if not isinstance(one, list)), None)
-    if odd is not None:
-        raise Refusal(f"Input {name!r}: data mixes lists and values; seen {_short(odd)} beside a list.")
+    odd = [one for one in values if not isinstance(one, list)]
+    if odd:
+        raise Refusal(f"Input {name!r}: data mixes lists and values; seen {_short(odd[0])} beside a list.")
     return [value for row in values for value in row]
 
 
