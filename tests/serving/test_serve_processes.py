@@ -122,6 +122,23 @@ def test_bad_bundle_takes_no_traffic_and_the_old_one_answers_on(hoisted: Path, t
             np.testing.assert_allclose(answer["outputs"][0]["data"], scores_of(ARRAYS), rtol=1e-4, atol=1e-6)
 
 
+def test_busy_service_refuses_at_once_and_takes_the_connection_further(hoisted: Path) -> None:
+    with started(hoisted, "--queue", "1", "--max-wait-us", "500000") as service:
+        host, port = service.http.split(":")
+        first, second = (socket.create_connection((host, int(port)), timeout=10) for _ in range(2))
+        with first, second:
+            first.sendall(HEAD + BODY)
+            time.sleep(0.1)
+            begun = time.monotonic()
+            answer = ask_once(second)
+            assert time.monotonic() - begun < 0.3
+            assert answer.startswith(b"HTTP/1.1 429 Too Many Requests")
+            assert b"\r\nretry-after: 1\r\nretry-after-ms: " in answer
+            assert b"Too busy: 1 requests wait already, of at most 1 (--queue). Try again later." in answer
+            assert first.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            assert ask_once(second).startswith(b"HTTP/1.1 200")
+
+
 def refused(*arguments: object) -> str:
     """What a service that does not start says."""
     found = subprocess.run(

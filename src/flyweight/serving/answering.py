@@ -80,6 +80,24 @@ class Desk:
                 watcher(told)
         return told
 
+    def early_refusal(self, model: str) -> Refusal | None:
+        """Return why any request of a model would be refused now, whatever is in it; None where it would not.
+
+        A busy service must not spend its time on reading requests that it cannot take.
+        """
+        entry = self.repository.models.get(model)
+        if entry is None or not entry.versions:
+            return None
+        refusal = None
+        for served in entry.versions.values():
+            refusal = served.lane.refusal(served.lane.limits.deadline_ms / 1e3)
+            if refusal is None:
+                return None
+        if refusal is not None:
+            for watcher in self.watchers:
+                watcher(Answered("http", model, kind=refusal.kind))
+        return refusal
+
     async def _score(self, told: Answered, model: str, version: str | None, tensors: Tensors) -> None:
         served = self.repository.answerer(model, version, tensors.inputs)
         told.served, told.version = served, served.version

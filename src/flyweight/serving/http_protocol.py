@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 SLOW = "The request's head did not come whole in time (--read-timeout)."
 
@@ -18,6 +18,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     read_seconds = 10.0
     count_connections: Callable[[], None] = staticmethod(lambda: None)
+    refuse_early: Callable[[str, str], bytes | None] = staticmethod(lambda method, path: None)
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -41,6 +42,16 @@ class PatientProtocol(HttpToolsProtocol):
         """Stop the clock: the body has one of its own, see `body.read_body`."""
         self._stop_clock()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin with a request, or refuse it here and now, where the rest of it need not be read."""
+        answer = self.refuse_early(cycle.scope["method"], cycle.scope["path"]) if cycle.keep_alive else None
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        self.transport.write(answer)
+        cycle.response_started = cycle.response_complete = True
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Say that the bytes were no HTTP."""
@@ -66,7 +77,16 @@ class PatientProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol_with(read_seconds: float, count_connections: Callable[[], None]) -> Any:
-    """Return the protocol's class with its limit; `count_connections` is called when a connection opens and closes."""
-    own = {"read_seconds": read_seconds, "count_connections": staticmethod(count_connections)}
-    return type("PatientProtocol", (PatientProtocol,), own)
+def protocol_with(
+    read_seconds: float,
+    count_connections: Callable[[], None],
+    refuse_early: Callable[[str, str], bytes | None],
+) -> Any:
+    """Return the protocol's class with its limit.
+
+    Args:
+        count_connections: called when a connection opens and closes.
+        refuse_early: a whole answer to a request of this method and path, None where it is to be read.
+    """
+    own = {"count_connections": staticmethod(count_connections), "refuse_early": staticmethod(refuse_early)}
+    return type("PatientProtocol", (PatientProtocol,), {"read_seconds": read_seconds, **own})

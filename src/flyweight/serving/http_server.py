@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -34,14 +34,22 @@ class HttpServer(uvicorn.Server):
         app: the application.
         listening: a bound socket; the server closes it.
         read_seconds: within which the head of a request must have come.
-        seats, place: how many connections each worker holds, and which of them this is.
+        refuse_early: a whole answer to a request of this method and path, None where it is to be read.
+        seats: how many connections each worker holds, and which of them this is.
     """
 
-    def __init__(self, app: Any, listening: socket.socket, read_seconds: float, seats: Seats, place: int) -> None:
+    def __init__(
+        self,
+        app: Any,
+        listening: socket.socket,
+        read_seconds: float,
+        refuse_early: Callable[[str, str], bytes | None],
+        seats: tuple[Seats, int],
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol_with(read_seconds, self._count),
+                http=protocol_with(read_seconds, self._count, refuse_early),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -54,7 +62,7 @@ class HttpServer(uvicorn.Server):
         )
         self._listening = listening
         self._opening: set[asyncio.Task[Any]] = set()
-        self._seats, self._place = seats, place
+        self._seats, self._place = seats
         self._gave_way = self._ended = False
         #: Whether the port is to be closed for all, not only by this process.
         self.closes_port = False

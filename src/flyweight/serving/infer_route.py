@@ -35,6 +35,22 @@ def first_infer(desk: Desk, others: App) -> App:
     return app
 
 
+def early_refusals(desk: Desk) -> Callable[[str, str], bytes | None]:
+    """Return what looks at a request's method and path alone, and gives a whole answer where it must be refused."""
+
+    def look(method: str, path: str) -> bytes | None:
+        target = infer_target(path) if method == "POST" else None
+        refusal = None if target is None else desk.early_refusal(target[0])
+        if refusal is None:
+            return None
+        body = orjson.dumps({"error": str(refusal)})
+        lines = [b"HTTP/1.1 %d Too Many Requests" % refusal.status.http, b"content-type: " + JSON]
+        lines += [b": ".join(hint) for hint in retry_headers(refusal.retry_after or 0.0)]
+        return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+
+    return look
+
+
 def infer_target(path: str) -> tuple[str, str | None] | None:
     """Return model and version of an inference's path, None where it is another path.
 

@@ -112,9 +112,9 @@ class Lane:
         """
         limit = self.limits.deadline_ms / 1e3
         allowed = limit if seconds is None else min(seconds, limit)
-        ahead = self.load.seconds
-        if len(self._queue) >= self.limits.queue or ahead > allowed:
-            raise self._busy(ahead, allowed)
+        refusal = self.refusal(allowed)
+        if refusal is not None:
+            raise refusal
         loop = asyncio.get_running_loop()
         ticket = Ticket(call, time.monotonic() + allowed, loop.create_future(), time.perf_counter())
         self._queue.append(ticket)
@@ -135,7 +135,11 @@ class Lane:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _busy(self, ahead: float, allowed: float) -> Refusal:
+    def refusal(self, allowed: float) -> Refusal | None:
+        """Return why a call that may wait so many seconds would be refused now, None where it would not."""
+        ahead = self.load.seconds
+        if len(self._queue) < self.limits.queue and ahead <= allowed:
+            return None
         if ahead > allowed:
             why = f"{ahead * 1e3:,.0f} ms of work are ahead of it, and it may wait {allowed * 1e3:,.0f} ms"
         else:

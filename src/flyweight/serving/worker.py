@@ -19,6 +19,7 @@ from flyweight.serving.administration import AskedAdministration
 from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
 from flyweight.serving.http_server import HttpServer
+from flyweight.serving.infer_route import early_refusals
 from flyweight.serving.repository import UNLOADED, Repository
 from flyweight.serving.seats import Seats
 from flyweight.serving.settings import Settings, Source, address_of, settings_from_json
@@ -91,7 +92,9 @@ class Worker:
         administration = AskedAdministration(desk.repository, self.wire)
         app = build_application(desk, administration)
         seats = Seats(self._seats, settings.workers)
-        self._server = HttpServer(app, self._listening, settings.read_seconds, seats, self._place)
+        self._server = HttpServer(
+            app, self._listening, settings.read_seconds, early_refusals(desk), (seats, self._place)
+        )
         if settings.grpc_port is not None:
             from flyweight.serving.grpc_service import GrpcServer, GrpcService
 
