@@ -6,12 +6,13 @@ It holds no model and answers no request, so that it outlives whatever ends a wo
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flyweight.errors import FlyweightError, InputError
@@ -23,8 +24,9 @@ from flyweight.serving.wire import Wire
 logger = logging.getLogger("flyweight.serving")
 #: Seconds that a worker may take to end after its own time to drain.
 ENDING_SECONDS = 35.0
-#: A worker that lived as long was sound; of others that die, each next one is started later, up to the longest pause.
-SOUND_SECONDS, LONGEST_PAUSE = 10.0, 5.0
+#: A worker that took requests for as long was sound, and is replaced at once; of others that die, each next one is
+#: started later, up to the longest pause.
+SOUND_SECONDS, LONGEST_PAUSE = 1.0, 5.0
 
 
 @dataclass
@@ -36,13 +38,14 @@ class Worker:
         wire: to it.
         listens: ends with the wire.
         ready: whether it takes requests.
+        since: `time.monotonic()` of when it began to.
     """
 
     process: asyncio.subprocess.Process
     wire: Wire
     listens: asyncio.Task[None]
     ready: bool = False
-    started: float = field(default_factory=time.monotonic)
+    since: float = math.inf
 
 
 class Supervisor:
@@ -108,7 +111,7 @@ class Supervisor:
 
     async def _keep(self, listening: socket.socket, seats: Seats, place: int) -> None:
         """Keep one worker running."""
-        pause, was_ready = 0.1, False
+        pause, was_ready = 0.0, False
         while not self._ending.is_set():
             worker = await self._spawn(listening, seats, place)
             try:
@@ -123,7 +126,8 @@ class Supervisor:
             seats.set(place, ABSENT)
             if self._ending.is_set():
                 return
-            pause = 0.1 if time.monotonic() - worker.started > SOUND_SECONDS else min(2 * pause, LONGEST_PAUSE)
+            sound = time.monotonic() - worker.since > SOUND_SECONDS
+            pause = 0.0 if sound else min(max(2 * pause, 0.1), LONGEST_PAUSE)
             logger.error(
                 "Worker %d ended with code %d; requests that it was answering are lost. Another starts in %.1f s.",
                 worker.process.pid,
@@ -149,7 +153,7 @@ class Supervisor:
         async with self._changing:  # what is served must not change between telling it and its being told of changes
             settings = replace(self.settings, sources=tuple(self._sources.values()))
             await worker.wire.ask("start", settings=settings_to_json(settings), unloaded=sorted(self._unloaded))
-            worker.ready = True
+            worker.ready, worker.since = True, time.monotonic()
 
     async def load(self, model: str) -> None:
         """Load a model in all workers, or in none: each prepares it beside what it serves, then all switch.
