@@ -27,7 +27,7 @@ import orjson
 
 import flyweight as fw
 from flyweight.cost.hardware import describe_hardware
-from flyweight.cost.latency import time_interleaved
+from flyweight.cost.latency import time_rounds
 from flyweight.engines.registry import find_engine
 from flyweight.serving.call import Call, takes_of
 from flyweight.serving.datatypes import datatype_of
@@ -41,7 +41,7 @@ from serving_load import KINDS
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "serving.json"
 DOCS = HERE.parent / "docs" / "serving.md"
-CANDIDATES, ROUNDS, SECONDS, REPEATS, GOAL_MS = 500, 5, 1.5, 400, 0.8
+CANDIDATES, ROUNDS, SECONDS, REPEATS = 500, 5, 1.5, 400
 CONNECTIONS, TOGETHER = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32)
 Json = dict[str, Any]
 
@@ -50,18 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path, nargs="?", default=HERE.parent / "demo" / "ranker.fly")
     parser.add_argument("--large", type=Path)
+    parser.add_argument("--only", choices=PARTS, help="measure one part again, the others stay as they were")
     given = parser.parse_args()
-    large = given.large or given.bundle
-    with tempfile.TemporaryDirectory() as folder:
-        found = {
-            "hardware": describe_hardware(),
-            "load_average": os.getloadavg()[0],
-            "candidates": CANDIDATES,
-            "joined": joined(given.bundle),
-            "overhead": overhead(given.bundle, Path(folder)),
-            "throughput": [throughput(given.bundle, Path(folder), workers) for workers in (1, 2)],
-            "memory": [memory(large, engine, workers) for engine in engines() for workers in (1, 2, 4)],
-        }
+    found: Json = {"candidates": CANDIDATES} if given.only is None else json.loads(RESULTS.read_text())
+    found["hardware"] = describe_hardware()
+    for name in PARTS if given.only is None else (given.only,):
+        bundle = given.large or given.bundle if name == "memory" else given.bundle
+        found[name] = {"load_average": os.getloadavg()[0], "rows": PARTS[name](bundle)}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     render(found)
 
@@ -114,8 +109,9 @@ def joined(bundle: Path) -> list[Json]:
             "together_ms": lambda calls=calls: score_calls(ranker, calls),
         }
         threads = ranker.bundle.timing.threads or 0
-        took = time_interleaved(forms, candidates=CANDIDATES * count, threads=threads, repeats=REPEATS, warmup=20)
-        rows.append({"requests": count, **{name: one.p50 for name, one in took.items()}})
+        took = time_rounds(forms, candidates=CANDIDATES * count, threads=threads, repeats=REPEATS, warmup=20).samples
+        # What a call costs by itself: the upper half tells of what else the machine did.
+        rows.append({"requests": count, **{name: float(np.percentile(one, 10)) for name, one in took.items()}})
     return rows
 
 
@@ -147,8 +143,13 @@ def load(kind: str, address: str, folder: Path, connections: int = 1) -> Json:
     return found
 
 
-def overhead(bundle: Path, folder: Path) -> Json:
+def overhead(bundle: Path) -> Json:
     """Milliseconds of a request by protocol, beside the engine alone and `Ranker.score`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return overhead_in(bundle, Path(folder))
+
+
+def overhead_in(bundle: Path, folder: Path) -> Json:
     ranker, call = opened(bundle)
     arrays = write_request(call, folder)
     engine = find_engine(ranker.engine).prepare(ranker.bundle.model, ranker.bundle.timing.threads or 0)
@@ -165,8 +166,7 @@ def overhead(bundle: Path, folder: Path) -> Json:
             for kind in KINDS:
                 times[kind] += load(kind, grpc if "grpc" in kind else http, folder)["ms"]
     base = float(np.median(times["engine"]))
-    rows = {name: quantiles(one) | {"over_engine_ms": float(np.median(one)) - base} for name, one in times.items()}
-    return {"engine": ranker.engine, "rows": rows, "goal_ms": GOAL_MS}
+    return {name: quantiles(one) | {"over_engine_ms": float(np.median(one)) - base} for name, one in times.items()}
 
 
 def quantiles(times: list[float]) -> Json:
@@ -174,18 +174,29 @@ def quantiles(times: list[float]) -> Json:
     return {"n": len(times), "p50": p50, "p95": p95, "p99": p99}
 
 
-def throughput(bundle: Path, folder: Path, workers: int) -> Json:
+def throughput(bundle: Path) -> list[Json]:
     """Requests a second of callers that ask without a pause."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_request(opened(bundle)[1], Path(folder))
+        return [row for workers in (1, 2) for row in throughput_of(bundle, Path(folder), workers)]
+
+
+def throughput_of(bundle: Path, folder: Path, workers: int) -> list[Json]:
     rows = []
     with running(bundle, "--workers", workers) as (_, http, _):
         for connections in CONNECTIONS:
             found = load("http-binary", http, folder, connections)
             rate = found["n"] / found["seconds"]
-            rows.append({"connections": connections, "a_second": rate, **quantiles(found["ms"])})
-    return {"workers": workers, "rows": rows}
+            row = {"workers": workers, "connections": connections, "a_second": rate}
+            rows.append(row | quantiles(found["ms"]))
+    return rows
 
 
-def memory(bundle: Path, engine: str, workers: int) -> Json:
+def memory(bundle: Path) -> list[Json]:
+    return [memory_of(bundle, engine, workers) for engine in engines() for workers in (1, 2, 4)]
+
+
+def memory_of(bundle: Path, engine: str, workers: int) -> Json:
     """Megabytes of the workers by /proc/PID/smaps: each one's share of what several map is counted in part (PSS)."""
     with running(bundle, "--workers", workers, "--engine", engine) as (process, _, _):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -230,13 +241,11 @@ NAMES = {
 def render(found: Json) -> None:
     """Put the tables into the page."""
     hardware = found["hardware"]
-    note = f"\n{hardware['cpu']}, {hardware['cores']} cores, loopback; the load runs on the same cores"
-    note += f", where {found['load_average']:.1f} other processes were running when it began.\n"
-    for name, table in (("overhead", over_table), ("joined", joined_table), ("throughput", throughput_table)):
-        put(DOCS, name, table(found) + (note if name != "joined" else ""))
+    for name, table in TABLES.items():
+        busy = f"the machine's load average before it was {found[name]['load_average']:.0f}, of other work"
+        note = f"\n\n{hardware['cpu']}, {hardware['cores']} cores, service and load on the same; {busy}."
+        put(DOCS, name, table(found) + (note if name != "memory" else ""))
         print(table(found))
-    put(DOCS, "memory", memory_table(found))
-    print(memory_table(found))
 
 
 def over_table(found: Json) -> str:
@@ -252,8 +261,8 @@ def over_table(found: Json) -> str:
 
 def joined_table(found: Json) -> str:
     head = f"requests of {found['candidates']} candidates"
-    lines = [f"| {head} | one after the other, ms | joined, ms | gain |", "|---|---|---|---|"]
-    for row in found["joined"]:
+    lines = [f"| {head} | one after the other, ms (p10) | joined, ms (p10) | gain |", "|---|---|---|---|"]
+    for row in found["joined"]["rows"]:
         gain = row["apart_ms"] / row["together_ms"]
         lines.append(f"| {row['requests']} | {row['apart_ms']:.2f} | {row['together_ms']:.2f} | {gain:.2f}x |")
     return "\n".join(lines)
@@ -261,21 +270,34 @@ def joined_table(found: Json) -> str:
 
 def throughput_table(found: Json) -> str:
     lines = ["| workers | callers | requests a second | p50 ms | p99 ms |", "|---|---|---|---|---|"]
-    for one in found["throughput"]:
-        for row in one["rows"]:
-            tail = f"{row['p50']:.2f} | {row['p99']:.2f}"
-            lines.append(f"| {one['workers']} | {row['connections']} | {row['a_second']:,.0f} | {tail} |")
+    for row in found["throughput"]["rows"]:
+        tail = f"{row['p50']:.2f} | {row['p99']:.2f}"
+        lines.append(f"| {row['workers']} | {row['connections']} | {row['a_second']:,.0f} | {tail} |")
     return "\n".join(lines)
 
 
 def memory_table(found: Json) -> str:
     heads = ("engine", "workers", "model on disk, MB", "model in memory, all workers, MB", "all of the workers, MB")
     lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|---|"]
-    for row in found["memory"]:
+    for row in found["memory"]["rows"]:
         sizes = (row["model_bytes_on_disk"], row["model_pss_bytes"], row["pss_bytes"])
         cells = " | ".join(f"{size / 2**20:,.1f}" for size in sizes)
         lines.append(f"| {row['engine']} | {row['workers']} | {cells} |")
     return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[Path], Any]] = {
+    "overhead": overhead,
+    "joined": joined,
+    "throughput": throughput,
+    "memory": memory,
+}
+TABLES: dict[str, Callable[[Json], str]] = {
+    "overhead": over_table,
+    "joined": joined_table,
+    "throughput": throughput_table,
+    "memory": memory_table,
+}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tensors become calls: whose side each is on, how long, which request a candidate belongs to, what strings mean."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from running_service import request, scores_of
 
 import flyweight as fw
-from flyweight.errors import FlyweightError
+from flyweight.errors import FlyweightError, InputError
 from flyweight.serving.call import Takes, call_of, takes_of
+from flyweight.serving.lane import Limits
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.scoring import score_call, score_calls
-from flyweight.serving.vocabulary import Vocabularies
+from flyweight.serving.settings import Settings, settings_from_json, settings_to_json, sources_of
+from flyweight.serving.vocabulary import Vocabularies, read_vocabularies
 
 Ranker = Any
 CLOSE: Any = {"rtol": 1e-4, "atol": 1e-6}
@@ -98,3 +101,40 @@ def test_too_many_candidates_are_too_large(takes: Takes) -> None:
     with pytest.raises(Refusal, match=r"51 candidates; model 'tiny' takes up to 50 at once") as told:
         call_of(takes, request(51))
     assert told.value.status.http == 413
+
+
+def test_value_that_the_vocabulary_lacks_is_told_or_left_to_the_ranker(takes: Takes) -> None:
+    raw = request(2) | {"item_id": np.array(["sku-2", "new"], dtype=object)}
+    with pytest.raises(Refusal, match="holds 'new', which its vocabulary of 2 values lacks, and the model has no"):
+        call_of(takes, dict(raw))
+    call = call_of(replace(takes, unknown=frozenset({"item_id"})), dict(raw))
+    assert call.offered["item_id"].tolist() == [299, -1]
+
+
+def test_vocabulary_file_is_read_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "vocabulary.json"
+    file.write_text('{"item_id": {"sku-1": 4}}')
+    assert read_vocabularies(file).ids == {"item_id": {"sku-1": 4}}
+    for text, words in (
+        ("{", "is no JSON"),
+        ("[]", "must be an object of inputs; seen list"),
+        ('{"item_id": {"sku-1": "4"}}', "'item_id' must be an object of ids by raw value"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_vocabularies(file)
+    with pytest.raises(InputError, match="cannot be read: No such file or directory; check --vocabulary"):
+        read_vocabularies(tmp_path / "none.json")
+
+
+def test_sources_are_named_by_folder_or_by_hand() -> None:
+    assert [one.model for one in sources_of(["a/ranker.fly", "old=b/ranker.fly", "./c"])] == ["ranker", "old", "c"]
+    with pytest.raises(InputError, match="names no model that a URL can hold; give NAME=PATH"):
+        sources_of(["a b.fly"])
+    with pytest.raises(InputError, match="--workers must be 1 or more; seen 0"):
+        Settings(sources_of(["a"]), workers=0)
+
+
+def test_settings_come_back_from_json() -> None:
+    settings = Settings(sources_of(["a", "b=c"]), limits=Limits(wait_us=7), grpc_port=0)
+    assert settings_from_json(settings_to_json(settings)) == settings

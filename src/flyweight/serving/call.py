@@ -51,11 +51,12 @@ class Takes:
 
     Args:
         model: its name, for errors.
-        asked, offered: for each input of a request, and of candidates, the datatype's kind that NumPy gives it.
+        asked, offered: for each input of a request, and of candidates, whether it holds ids.
         open: whether an input has a dimension of any length, so that calls may differ in it.
         flat: whether inputs have rows of their own, so that a call is a flat batch and no other joins it.
         most: candidates that one call may have.
         vocabularies: what strings mean.
+        unknown: inputs that have an id for values outside of their vocabulary.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Takes:
     flat: bool
     most: int
     vocabularies: Vocabularies
+    unknown: frozenset[str]
 
 
 def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) -> Takes:
@@ -79,6 +81,7 @@ def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) 
         bool(ranker.bundle.graph.flat),
         most,
         vocabularies,
+        frozenset(name for name, entry in inputs.items() if entry.unknown is not None),
     )
 
 
@@ -98,7 +101,9 @@ def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
         _refuse_names(takes, inputs)
     for name, array in inputs.items():
         if array.dtype == object:
-            inputs[name] = takes.vocabularies.ids_of(name, array, takes.asked.get(name, takes.offered.get(name, False)))
+            if not takes.asked.get(name, takes.offered.get(name)):
+                raise Refusal(f"Input {name!r} takes numbers; seen BYTES.")
+            inputs[name] = takes.vocabularies.ids_of(name, array, name in takes.unknown)
         elif not array.ndim:
             raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
     asked = {name: inputs[name] for name in takes.asked}

@@ -29,19 +29,28 @@ class Vocabularies:
 
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
-    def ids_of(self, name: str, raw: NDArray[Any], is_id: bool) -> NDArray[np.int64]:
-        """Return the ids of raw values, -1 where the vocabulary lacks one, which the ranker maps or refuses.
+    def ids_of(self, name: str, raw: NDArray[Any], maps_unknown: bool) -> NDArray[np.int64]:
+        """Return the ids of raw values; one that the vocabulary lacks is -1, which the ranker maps and counts.
+
+        Args:
+            maps_unknown: whether the model has an id for values that the vocabulary lacks.
 
         Raises:
-            Refusal: the input takes no raw values: it is no id, or came without a vocabulary and the text is no number.
+            Refusal: the vocabulary lacks a value and the model has no id for such; or there is none, and the text is no
+                number.
         """
-        if not is_id:
-            raise Refusal(f"Input {name!r} takes numbers; seen BYTES.")
         known = self.ids.get(name)
         texts = raw.ravel().tolist()
         if known is None:
             return np.array([_number(name, text) for text in texts], dtype=np.int64).reshape(raw.shape)
-        return np.array([known.get(text, NO_ID) for text in texts], dtype=np.int64).reshape(raw.shape)
+        ids = np.array([known.get(text, NO_ID) for text in texts], dtype=np.int64)
+        if not maps_unknown and (ids == NO_ID).any():
+            lacking = texts[int((ids == NO_ID).argmax())]
+            raise Refusal(
+                f"Input {name!r} holds {lacking[:60]!r}, which its vocabulary of {len(known):,} values lacks, and the "
+                "model has no id for unknown values."
+            )
+        return ids.reshape(raw.shape)
 
 
 def _number(name: str, text: str) -> int:
