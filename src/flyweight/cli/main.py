@@ -18,6 +18,7 @@ from flyweight.cli.display import errors, out
 from flyweight.cli.encode import encode
 from flyweight.cli.export import export
 from flyweight.cli.profile import profile
+from flyweight.cli.serve import serve
 from flyweight.cli.stopping import stoppable
 from flyweight.errors import FlyweightError, InputError
 
@@ -139,6 +140,7 @@ app.command()(encode)
 app.command()(export)
 app.command()(sharding.shard)
 app.command()(sharding.serve_shard)
+app.command()(serve)
 app.add_typer(parallel.app, name="parallel")
 
 

@@ -1,0 +1,87 @@
+"""The verb `serve`: bundles as a service."""
+
+import asyncio
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flyweight.cli.display import out
+from flyweight.errors import InputError
+
+if TYPE_CHECKING:
+    from flyweight.serving.settings import Settings
+
+#: What serving over a network needs and scoring in a process does not.
+NEEDED = ("starlette", "uvicorn", "httptools", "uvloop", "orjson")
+EXTRA = "pip install 'flyweight[serve]'"
+
+
+def serve(
+    bundles: Annotated[list[str], typer.Argument(help="bundles, each PATH or NAME=PATH")],
+    host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0 for all of this machine")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="for HTTP; 0 for any free one")] = 8000,
+    grpc_port: Annotated[int | None, typer.Option(help="for gRPC; 0 for any free one, none otherwise")] = None,
+    workers: Annotated[int, typer.Option(help="processes; they share one copy of the tables")] = 1,
+    threads: Annotated[int | None, typer.Option(help="an engine's threads for one call; as recorded otherwise")] = None,
+    engine: Annotated[str | None, typer.Option(help="instead of the one that was fastest")] = None,
+    max_candidates: Annotated[int, typer.Option(help="candidates in one request")] = 10_000,
+    max_batch: Annotated[int, typer.Option(help="candidates of all requests that are scored together")] = 4096,
+    max_batch_requests: Annotated[int, typer.Option(help="requests that are scored together")] = 32,
+    max_wait_us: Annotated[int, typer.Option(help="microseconds that a request waits for others to join it")] = 0,
+    queue: Annotated[int, typer.Option(help="requests that may wait, for each model and worker")] = 256,
+    deadline_ms: Annotated[float, typer.Option(help="a request that waited longer is refused, not scored")] = 1000.0,
+    max_body: Annotated[int, typer.Option(help="bytes of one request")] = 16 * 2**20,
+    read_timeout: Annotated[float, typer.Option(help="seconds within which a request must have come whole")] = 10.0,
+    drain: Annotated[float, typer.Option(help="seconds of answering on, after SIGTERM, while not ready")] = 1.0,
+    vocabulary: Annotated[Path | None, typer.Option(help="raw values: JSON, {input: {value: id}}")] = None,
+) -> None:
+    """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
+    needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
+    missing = next((name for name in needed if importlib.util.find_spec(name) is None), None)
+    if missing is not None:
+        raise InputError(f"Serving over a network needs {missing}: {EXTRA}")
+    from flyweight.serving.lane import Limits
+    from flyweight.serving.settings import Settings, sources_of
+
+    settings = Settings(
+        sources=sources_of(bundles),
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        workers=workers,
+        threads=threads,
+        engine=engine,
+        limits=Limits(max_batch, max_batch_requests, max_wait_us, queue, deadline_ms),
+        max_candidates=max_candidates,
+        max_body=max_body,
+        read_seconds=read_timeout,
+        drain_seconds=drain,
+        vocabulary=None if vocabulary is None else str(vocabulary.resolve()),
+    )
+    run_service(settings)
+
+
+def run_service(settings: "Settings") -> None:
+    """Serve until told to end; says where, once requests are taken."""
+    from flyweight.serving.supervisor import Supervisor
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+
+    async def run() -> None:
+        await Supervisor(settings, _say_ready).run()
+
+    asyncio.run(run())
+    out.print("Ended; every request that was accepted is answered.")
+
+
+def _say_ready(settings: "Settings") -> None:
+    from flyweight.serving.settings import address_of
+
+    names = ", ".join(source.model for source in settings.sources)
+    workers = f"{settings.workers} worker{'' if settings.workers == 1 else 's'}"
+    grpc = "" if settings.grpc_port is None else f", gRPC at {address_of(settings.host, settings.grpc_port)}"
+    where = address_of(settings.host, settings.port)
+    out.print(f"Serving {names} at http://{where}{grpc} with {workers}", markup=False)

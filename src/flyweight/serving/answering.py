@@ -1,0 +1,127 @@
+"""A request's way through the service, whatever protocol it came by: version, call, its turn in the queue, scores."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from flyweight.errors import FlyweightError
+from flyweight.serving.call import call_of
+from flyweight.serving.refusal import Refusal, refusal_of
+from flyweight.serving.repository import Repository
+from flyweight.serving.served import Served
+from flyweight.serving.tensors import Tensors
+
+
+@dataclass(slots=True)
+class Answered:
+    """What became of a request, for whoever counts, logs or compares.
+
+    Args:
+        protocol: "http", "grpc" or "rank".
+        model, version: that were asked for; the version is the one that answered once that is known.
+        request_id: the caller's own name for the request.
+        candidates: how many it had, 0 where that was not found out.
+        kind: of the refusal; "" where it was answered.
+        queue_seconds, engine_seconds, seconds: waiting, in the engine (with those joined to it), in all.
+        batch: how many requests were scored together.
+        served: the version that answered, None where none did.
+        tensors, scores: what came and went out, for comparing; None where there were none.
+    """
+
+    protocol: str
+    model: str
+    version: str = ""
+    request_id: str = ""
+    candidates: int = 0
+    kind: str = ""
+    queue_seconds: float = 0.0
+    engine_seconds: float = 0.0
+    seconds: float = 0.0
+    batch: int = 0
+    served: Served | None = None
+    tensors: Tensors | None = None
+    scores: NDArray[Any] | None = None
+
+
+Watcher = Callable[[Answered], None]
+
+
+@dataclass
+class Desk:
+    """Where requests of every protocol are handed in.
+
+    Args:
+        repository: the models.
+        watchers: called after each request, on the event loop's thread, before the answer is written: be quick.
+    """
+
+    repository: Repository
+    watchers: list[Watcher] = field(default_factory=list)
+
+    async def answer(self, protocol: str, model: str, version: str | None, tensors: Tensors) -> Answered:
+        """Return the scores of a request, with what became of it on its way.
+
+        Raises:
+            Refusal: it has none; says why.
+        """
+        told = Answered(protocol, model, version or "", tensors.id, tensors=tensors)
+        arrived = time.perf_counter()
+        try:
+            await self._score(told, model, version, tensors)
+        except Refusal as refusal:
+            told.kind = refusal.kind
+            raise
+        finally:
+            told.seconds = time.perf_counter() - arrived
+            for watcher in self.watchers:
+                watcher(told)
+        return told
+
+    def early_refusal(self, model: str) -> Refusal | None:
+        """Return why any request of a model would be refused now, whatever is in it; None where it would not.
+
+        A busy service must not spend its time on reading requests that it cannot take.
+        """
+        entry = self.repository.models.get(model)
+        if entry is None or not entry.versions:
+            return None
+        refusal = None
+        for served in entry.versions.values():
+            refusal = served.lane.refusal(served.lane.limits.deadline_ms / 1e3)
+            if refusal is None:
+                return None
+        if refusal is not None:
+            for watcher in self.watchers:
+                watcher(Answered("http", model, kind=refusal.kind))
+        return refusal
+
+    async def _score(self, told: Answered, model: str, version: str | None, tensors: Tensors) -> None:
+        served = self.repository.answerer(model, version, tensors.inputs)
+        told.served, told.version = served, served.version
+        call = call_of(served.opened.takes, tensors.inputs)
+        told.candidates = call.rows
+        ticket = served.lane.submit(call, _seconds_allowed(tensors))
+        outcome = await ticket.answer
+        told.batch = ticket.batch
+        if ticket.batch:
+            told.queue_seconds, told.engine_seconds = ticket.started - ticket.arrived, ticket.ended - ticket.started
+        if isinstance(outcome, FlyweightError):
+            raise refusal_of(outcome)
+        told.scores = outcome
+
+
+def _seconds_allowed(tensors: Tensors) -> float | None:
+    """Return how long a request may wait: its parameter `timeout`, in microseconds, as Triton's clients send it."""
+    timeout = tensors.parameters.get("timeout")
+    if timeout is None or timeout == 0:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
+        raise Refusal(f"Parameter timeout must be microseconds, a whole number; seen {timeout!r}.")
+    return max(float(timeout) / 1e6, LEAST_SECONDS)
+
+
+#: What a request may wait at least: with less it would not outlast the way to the engine of an idle service.
+LEAST_SECONDS = 1e-3

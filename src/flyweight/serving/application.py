@@ -1,0 +1,18 @@
+"""The whole HTTP side of a worker: inference first, then the other routes."""
+
+from flyweight.serving.administration import Administration
+from flyweight.serving.answering import Desk
+from flyweight.serving.docs_page import docs_routes
+from flyweight.serving.infer_route import App, first_infer
+from flyweight.serving.rank_route import RankRoute
+from flyweight.serving.routes import Protocol, application
+
+
+def build_application(desk: Desk, administration: Administration) -> App:
+    """Return the ASGI application of a worker."""
+    routes = [
+        *Protocol(desk, administration).routes(),
+        *RankRoute(desk).routes(),
+        *docs_routes(desk.repository),
+    ]
+    return first_infer(desk, application(routes))

@@ -1,0 +1,190 @@
+"""Tensors of a request sorted into a user's side and the candidates' side, as a ranker scores them.
+
+Here it is only looked at what the ranker cannot know of a request that came over the wire: which names are there, how
+long each is, what its strings mean. Ids against vocabularies, numbers against NaN and shapes are the ranker's to check.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyweight.bundle.ranker import Ranker
+from flyweight.serving.datatypes import datatype_of
+from flyweight.serving.refusal import Refusal
+from flyweight.serving.vocabulary import Vocabularies
+from flyweight.task.field import REQUEST_INDEX
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One or several requests, ready for a ranker.
+
+    Args:
+        asked: the requests' inputs, each (R, ...).
+        offered: the candidates' inputs, each (N, ...).
+        rows: how many scores come out: N, or R where a bundle takes no candidates.
+        offsets: (R + 1,) where each request's candidates begin; None for one request, R = 1.
+        kind: calls of one kind can be joined to one.
+    """
+
+    asked: dict[str, Array]
+    offered: dict[str, Array]
+    rows: int
+    offsets: Array | None = None
+    kind: tuple[Any, ...] | None = ()
+
+    @property
+    def requests(self) -> int:
+        """How many requests, R."""
+        return 1 if self.offsets is None else len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What the calls of one model may hold.
+
+    Args:
+        model: its name, for errors.
+        asked, offered: for each input of a request, and of candidates, whether it holds ids.
+        open: whether an input has a dimension of any length, so that calls may differ in it.
+        flat: whether inputs have rows of their own, so that a call is a flat batch and no other joins it.
+        most: candidates that one call may have.
+        vocabularies: what strings mean.
+        unknown: inputs that have an id for values outside of their vocabulary.
+    """
+
+    model: str
+    asked: Mapping[str, bool]
+    offered: Mapping[str, bool]
+    open: bool
+    flat: bool
+    most: int
+    vocabularies: Vocabularies
+    unknown: frozenset[str]
+
+
+def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) -> Takes:
+    """Return what a ranker takes, worked out once; `most` is how many candidates a call may have."""
+    inputs = ranker.manifest.inputs
+    ids = {name: entry.rows is not None for name, entry in inputs.items()}
+    return Takes(
+        model,
+        {name: ids[name] for name, entry in inputs.items() if entry.role == "request"},
+        {name: ids[name] for name, entry in inputs.items() if entry.role != "request"},
+        any(None in entry.shape for entry in inputs.values()),
+        bool(ranker.bundle.graph.flat),
+        most,
+        vocabularies,
+        frozenset(name for name, entry in inputs.items() if entry.unknown is not None),
+    )
+
+
+def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
+    """Return the call that tensors are.
+
+    An input of the request has a leading dimension of 1. With `request_index`, an int64 tensor (N,) that rises from 0
+    and says which request each candidate belongs to, it has one of R.
+
+    Raises:
+        Refusal: an input is missing, unknown, without rows, too long or of another length than the others.
+    """
+    index = inputs.pop(REQUEST_INDEX, None) if REQUEST_INDEX in inputs and REQUEST_INDEX not in takes.asked else None
+    if len(inputs) != len(takes.asked) + len(takes.offered) or any(
+        name not in takes.asked and name not in takes.offered for name in inputs
+    ):
+        _refuse_names(takes, inputs)
+    for name, array in inputs.items():
+        if array.dtype == object:
+            if not takes.asked.get(name, takes.offered.get(name)):
+                raise Refusal(f"Input {name!r} takes numbers; seen BYTES.")
+            inputs[name] = takes.vocabularies.ids_of(name, array, name in takes.unknown)
+        elif not array.ndim:
+            raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
+    asked = {name: inputs[name] for name in takes.asked}
+    offered = {name: inputs[name] for name in takes.offered}
+    rows = _rows(takes, offered or asked)
+    if index is not None:
+        return Call(asked, offered, rows, _offsets(index, asked, rows), _kind(takes, inputs))
+    if offered and not takes.flat:
+        asked = {name: array if len(array) == 1 else _once(name, array, rows) for name, array in asked.items()}
+    return Call(asked, offered, rows, None, _kind(takes, inputs))
+
+
+def _rows(takes: Takes, arrays: Mapping[str, Array]) -> int:
+    """Return how many rows arrays have, all as many."""
+    first, rows = "", -1
+    for name, array in arrays.items():
+        if rows < 0:
+            first, rows = name, len(array)
+        elif len(array) != rows and not takes.flat:
+            raise Refusal(f"Inputs differ in length: {first!r} has {rows:,} rows and {name!r} {len(array):,}.")
+    if rows == 0:
+        raise Refusal(f"Input {first!r} has 0 rows: there is nothing to score. Give 1 to {takes.most:,} candidates.")
+    if rows > takes.most:
+        raise Refusal(
+            f"The request has {rows:,} candidates; model {takes.model!r} takes up to {takes.most:,} at once "
+            "(--max-candidates). Send them in parts.",
+            "too_large",
+        )
+    return rows
+
+
+def _once(name: str, array: Array, rows: int) -> Array:
+    """Return the one row of a request's input that came with an equal row for each candidate."""
+    if len(array) != rows:
+        raise Refusal(
+            f"Input {name!r} belongs to the request and has {len(array):,} rows for {rows:,} candidates; give one row "
+            f"(leading dimension 1), or {REQUEST_INDEX!r} for several requests at once."
+        )
+    differs = (array != array[:1]).reshape(rows, -1).any(1)
+    if differs.any():
+        row = int(differs.argmax())
+        raise Refusal(
+            f"Input {name!r} differs inside the request: row {row} holds {str(array[row])[:60]} and row 0 "
+            f"{str(array[0])[:60]}. Give one row, or {REQUEST_INDEX!r} for several requests at once."
+        )
+    return array[:1]
+
+
+def _offsets(index: Array, asked: Mapping[str, Array], rows: int) -> Array:
+    """Return where each request's candidates begin."""
+    if not asked:
+        raise Refusal(f"{REQUEST_INDEX!r} was given, and the model takes no inputs of a request; leave it out.")
+    name, requests = next((name, len(array)) for name, array in asked.items())
+    if index.shape != (rows,) or index.dtype.kind not in "iu":
+        raise Refusal(
+            f"Input {REQUEST_INDEX!r} is {datatype_of(index.dtype)} of shape {list(index.shape)}; INT64 of shape "
+            f"[{rows}] is due, the request of each candidate."
+        )
+    index = index.astype(np.int64)
+    if (np.diff(index) < 0).any() or index[0] < 0 or index[-1] >= requests:
+        raise Refusal(
+            f"Input {REQUEST_INDEX!r} holds {index.min()} to {index.max()}; it must rise from 0 to {requests - 1}, as "
+            f"{name!r} has {requests:,} rows."
+        )
+    return np.searchsorted(index, np.arange(requests + 1)).astype(np.int64)
+
+
+def _kind(takes: Takes, inputs: Mapping[str, Array]) -> tuple[Any, ...] | None:
+    """Return what calls must agree in to be joined: the lengths of open dimensions; None where none may join."""
+    if takes.flat:
+        return None
+    return tuple(array.shape[1:] for array in inputs.values()) if takes.open else ()
+
+
+def _refuse_names(takes: Takes, inputs: Mapping[str, Array]) -> None:
+    due = [*takes.asked, *takes.offered]
+    shown = ", ".join(map(repr, due[:12])) + (f" and {len(due) - 12} more" if len(due) > 12 else "")
+    for name in inputs:
+        if name not in takes.asked and name not in takes.offered:
+            near = get_close_matches(name, due, 1, 0.6)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise Refusal(f"Input {name[:80]!r} is not one of model {takes.model!r}{hint}. It takes {shown}.")
+    lost = next(name for name in due if name not in inputs)
+    raise Refusal(f"Input {lost!r} is missing; model {takes.model!r} takes {shown}, seen {len(inputs)} of {len(due)}.")

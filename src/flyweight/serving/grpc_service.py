@@ -1,0 +1,153 @@
+"""The protocol v2 over gRPC, on the worker's own event loop and through the same queues as HTTP."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from flyweight.errors import FlyweightError
+from flyweight.serving.administration import Administration
+from flyweight.serving.answering import Desk
+from flyweight.serving.grpc_messages import CALLS, SERVICE, messages
+from flyweight.serving.grpc_tensors import read_message, write_message
+from flyweight.serving.metadata import describe_server
+from flyweight.serving.refusal import Refusal, refusal_of
+
+Call = Callable[[Any, Any], Awaitable[Any]]
+#: Seconds that calls may take at the end before they are cut off.
+LAST_SECONDS = 30.0
+
+
+class GrpcService:
+    """The calls of the service.
+
+    Args:
+        desk: where requests are handed in.
+        administration: loads and unloads models in every worker.
+    """
+
+    def __init__(self, desk: Desk, administration: Administration) -> None:
+        self._desk = desk
+        self._repository = desk.repository
+        self._administration = administration
+        self._messages = messages()
+
+    def calls(self) -> dict[str, Call]:
+        """Return each call's handler by its name."""
+        return {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
+            "RepositoryIndex": self._repository_index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+
+    async def _server_live(self, request: Any, context: Any) -> Any:
+        return self._messages["ServerLiveResponse"](live=True)
+
+    async def _server_ready(self, request: Any, context: Any) -> Any:
+        return self._messages["ServerReadyResponse"](ready=self._repository.ready)
+
+    async def _model_ready(self, request: Any, context: Any) -> Any:
+        entry = self._repository.entry(request.name)
+        ready = request.version in entry.versions if request.version else entry.answering is not None
+        return self._messages["ModelReadyResponse"](ready=ready)
+
+    async def _server_metadata(self, request: Any, context: Any) -> Any:
+        return self._messages["ServerMetadataResponse"](**describe_server())
+
+    async def _model_metadata(self, request: Any, context: Any) -> Any:
+        served = self._repository.answerer(request.name, request.version or None, {})
+        versions = list(self._repository.entry(request.name).versions)
+        return self._messages["ModelMetadataResponse"](**served.describe(versions))
+
+    async def _model_infer(self, request: Any, context: Any) -> Any:
+        tensors = read_message(request)
+        remaining = context.time_remaining()
+        if remaining is not None:  # the caller's own deadline: later nobody waits for the scores
+            asked = tensors.parameters.get("timeout") or math.inf
+            tensors.parameters["timeout"] = min(asked, max(remaining * 1e6, 1.0))
+        told = await self._desk.answer("grpc", request.model_name, request.model_version or None, tensors)
+        return write_message(request.model_name, told)
+
+    async def _repository_index(self, request: Any, context: Any) -> Any:
+        return self._messages["RepositoryIndexResponse"](models=self._repository.index(ready_only=request.ready))
+
+    async def _load(self, request: Any, context: Any) -> Any:
+        await self._administration.load(request.model_name, dict(request.parameters))
+        return self._messages["RepositoryModelLoadResponse"]()
+
+    async def _unload(self, request: Any, context: Any) -> Any:
+        await self._administration.unload(request.model_name)
+        return self._messages["RepositoryModelUnloadResponse"]()
+
+
+class GrpcServer:
+    """A server of the service; several processes share its port.
+
+    Args:
+        service: its calls.
+        address: host and port, which the process above holds bound.
+        most: bytes of one message.
+    """
+
+    def __init__(self, service: GrpcService, address: str, most: int) -> None:
+        from grpc import aio
+
+        self._server = aio.server(
+            options=[("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", most)], compression=None
+        )
+        self._server.add_generic_rpc_handlers((_handlers(service),))
+        self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Refuse new calls and return when those that run are answered."""
+        await self._server.stop(LAST_SECONDS)
+
+
+def _handlers(service: GrpcService) -> Any:
+    import grpc
+
+    known = messages()
+    calls = service.calls()
+    assert set(calls) == set(CALLS)
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                _guarded(call),
+                request_deserializer=known[f"{name}Request"].FromString,
+                response_serializer=known[f"{name}Response"].SerializeToString,
+            )
+            for name, call in calls.items()
+        },
+    )
+
+
+def _guarded(call: Call) -> Call:
+    """Return a call whose errors have the protocol's code, their words and a hint when to come again."""
+    from grpc import StatusCode
+
+    async def guarded(request: Any, context: Any) -> Any:
+        try:
+            return await call(request, context)
+        except FlyweightError as error:
+            refusal = refusal_of(error)
+        await context.abort(StatusCode[refusal.status.grpc], str(refusal), _hint(refusal))
+        raise AssertionError("abort raises")
+
+    return guarded
+
+
+def _hint(refusal: Refusal) -> tuple[tuple[str, str], ...]:
+    """Return what tells gRPC's own clients when to try again."""
+    if refusal.retry_after is None:
+        return ()
+    return (("grpc-retry-pushback-ms", str(math.ceil(refusal.retry_after * 1e3))),)

@@ -1,0 +1,159 @@
+"""The one route that must be quick, as a bare ASGI function: `POST /v2/models/{m}[/versions/{v}]/infer`."""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from flyweight.serving.answering import Answered, Desk
+from flyweight.serving.answers import write_answer
+from flyweight.serving.body import Disconnected, Receive, pack_body, read_body, unpack_body
+from flyweight.serving.refusal import Refusal
+from flyweight.serving.tensors import read_tensors
+
+Scope = Mapping[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+logger = logging.getLogger("flyweight.serving")
+JSON, BINARY = b"application/json", b"application/octet-stream"
+HEADER_LENGTH = b"inference-header-content-length"
+
+
+def first_infer(desk: Desk, others: App) -> App:
+    """Return an ASGI application that answers inference itself and hands on all else."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            target = infer_target(scope["path"])
+            if target is not None:
+                await _respond(desk, target, scope, receive, send)
+                return
+        await others(scope, receive, send)
+
+    return app
+
+
+def early_refusals(desk: Desk) -> Callable[[str, str], bytes | None]:
+    """Return what looks at a request's method and path alone, and gives a whole answer where it must be refused."""
+
+    def look(method: str, path: str) -> bytes | None:
+        target = infer_target(path) if method == "POST" else None
+        refusal = None if target is None else desk.early_refusal(target[0])
+        if refusal is None:
+            return None
+        body = orjson.dumps({"error": str(refusal)})
+        lines = [b"HTTP/1.1 %d Too Many Requests" % refusal.status.http, b"content-type: " + JSON]
+        lines += [b": ".join(hint) for hint in retry_headers(refusal.retry_after or 0.0)]
+        return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+
+    return look
+
+
+def infer_target(path: str) -> tuple[str, str | None] | None:
+    """Return model and version of an inference's path, None where it is another path.
+
+    Example:
+        >>> infer_target("/v2/models/ranker/versions/3/infer")
+        ('ranker', '3')
+    """
+    if not (path.startswith("/v2/models/") and path.endswith("/infer")):
+        return None
+    parts = path.split("/")
+    if len(parts) == 5:
+        return parts[3], None
+    return (parts[3], parts[5]) if len(parts) == 7 and parts[4] == "versions" else None
+
+
+async def _respond(
+    desk: Desk, target: tuple[str, str | None], scope: Scope, receive: Receive, send: Send
+) -> None:
+    headers = dict(scope["headers"])
+    closing = desk.repository.draining
+    try:
+        told, body, header_length = await _infer(desk, target, headers, receive)
+    except Refusal as refusal:
+        await send_refusal(send, refusal, closing=closing)
+        return
+    except Disconnected:
+        return
+    except Exception:  # the last stop: whatever it is, the caller gets an answer of the protocol
+        logger.exception("Inference failed")
+        await send_refusal(send, Refusal("A fault of the service; its log says more.", "failed"), closing=closing)
+        return
+    answer = [(b"content-type", JSON if header_length is None else BINARY)]
+    if header_length is not None:
+        answer.append((HEADER_LENGTH, b"%d" % header_length))
+    if b"accept-encoding" in headers:
+        body, packed = pack_body(body, headers[b"accept-encoding"].decode("latin-1"))
+        if packed:
+            answer.append((b"content-encoding", packed.encode()))
+    answer.append((b"server-timing", _timing(told)))
+    await send_body(send, 200, body, answer, closing=closing)
+
+
+async def _infer(
+    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive
+) -> tuple[Answered, bytes, int | None]:
+    settings = desk.repository.settings
+    body = await read_body(
+        receive, whole_number(headers, b"content-length"), settings.max_body, settings.read_seconds
+    )
+    if b"content-encoding" in headers:
+        encoding = headers[b"content-encoding"].decode("latin-1").strip().lower()
+        body = unpack_body(body, encoding, settings.max_body)
+    tensors = read_tensors(body, whole_number(headers, HEADER_LENGTH))
+    told = await desk.answer("http", target[0], target[1], tensors)
+    assert told.scores is not None
+    return told, *write_answer(target[0], told.version, told.scores, tensors.id, binary=tensors.binary)
+
+
+def whole_number(headers: Mapping[bytes, bytes], name: bytes) -> int | None:
+    """Return a header's number, None where the header is not there.
+
+    Raises:
+        Refusal: it is no whole number.
+    """
+    text = headers.get(name)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise Refusal(f"Header {name.decode()} must be a whole number of bytes; seen {text[:40].decode('latin-1')!r}.")
+    return int(text)
+
+
+async def send_refusal(send: Send, refusal: Refusal, *, closing: bool = False) -> None:
+    """Send a refusal as the protocol has it, `{"error": ...}`, with a hint when to come again."""
+    headers = [(b"content-type", JSON)]
+    if refusal.retry_after is not None:
+        headers += retry_headers(refusal.retry_after)
+    body = orjson.dumps({"error": str(refusal)})
+    # What is left of a body that was not read would be taken for the next request.
+    unread = refusal.kind in ("too_large", "slow")
+    await send_body(send, refusal.status.http, body, headers, closing=closing or unread)
+
+
+def retry_headers(seconds: float) -> Iterable[tuple[bytes, bytes]]:
+    """Return the hint in whole seconds, as HTTP has it, and in milliseconds, as clients of quick services need it."""
+    return ((b"retry-after", b"%d" % math.ceil(seconds)), (b"retry-after-ms", b"%d" % math.ceil(seconds * 1e3)))
+
+
+async def send_body(
+    send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]], *, closing: bool
+) -> None:
+    """Send an answer whole; `closing` tells the caller to take another connection for the next request."""
+    headers.append((b"content-length", b"%d" % len(body)))
+    if closing:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _timing(told: Answered) -> bytes:
+    """Return where the time went, in milliseconds, in the form that browsers and proxies read."""
+    return b"queue;dur=%.3f, engine;dur=%.3f, total;dur=%.3f" % (
+        told.queue_seconds * 1e3,
+        told.engine_seconds * 1e3,
+        told.seconds * 1e3,
+    )

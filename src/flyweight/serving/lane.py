@@ -1,0 +1,237 @@
+"""The queue before one model: requests that wait are joined, those that waited too long are not run, more are refused.
+
+With a wait of 0, what stands in the queue when the engine gets free is scored together: no request waits for others to
+come, and under load batches grow by themselves.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from flyweight.errors import FlyweightError
+from flyweight.serving.call import Call
+from flyweight.serving.refusal import Refusal, refusal_of
+from flyweight.serving.scoring import Outcome
+
+#: Seconds of one call up to which it runs between two turns of the event loop: handing it to a thread costs more.
+INLINE_SECONDS = 0.003
+#: How much of the newest batch goes into the running mean of seconds a candidate.
+_NEWEST = 0.1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a lane holds and how long.
+
+    Args:
+        batch_candidates, batch_requests: of one joined call; a call that is larger alone runs alone.
+        wait_us: microseconds that a request waits for others to join; 0 takes what is there.
+        queue: requests that may wait.
+        deadline_ms: milliseconds after which a waiting request is not run any more.
+    """
+
+    batch_candidates: int = 4096
+    batch_requests: int = 32
+    wait_us: int = 0
+    queue: int = 256
+    deadline_ms: float = 1000.0
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A call in a lane and what became of it.
+
+    Args:
+        call: what is to be scored.
+        due: `time.monotonic()` after which it is not run.
+        answer: resolved with the outcome.
+        arrived, started, ended: `time.perf_counter()` of its way.
+        batch: how many requests it was scored with, itself included.
+    """
+
+    call: Call
+    due: float
+    answer: "asyncio.Future[Outcome]"
+    arrived: float
+    started: float = 0.0
+    ended: float = 0.0
+    batch: int = 0
+
+
+@dataclass
+class Load:
+    """How busy a lane is: what waits, what runs, and how long a candidate takes."""
+
+    waiting_candidates: int = 0
+    running_candidates: int = 0
+    seconds_a_candidate: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long what is there will take."""
+        return (self.waiting_candidates + self.running_candidates) * self.seconds_a_candidate
+
+
+class Lane:
+    """The queue of one model in one process; all its methods are called on the event loop's thread.
+
+    Args:
+        score: scores calls of one kind together; it must not raise.
+        limits: of the queue.
+        inline: whether it runs on the event loop's own thread; else on one of its own.
+    """
+
+    def __init__(self, score: Callable[[Sequence[Call]], list[Outcome]], limits: Limits, *, inline: bool) -> None:
+        self.limits = limits
+        self.load = Load()
+        self._score = score
+        self._queue: deque[Ticket] = deque()
+        self._armed: asyncio.Handle | None = None
+        self._running = 0
+        self._thread = None if inline else ThreadPoolExecutor(1, "flyweight-engine")
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._queue)
+
+    def submit(self, call: Call, seconds: float | None = None) -> Ticket:
+        """Put a call into the queue; its `answer` is an array of scores or an error.
+
+        Args:
+            seconds: within which it must have started, if that is less than the lane's own limit.
+
+        Raises:
+            Refusal: the queue is full, or what is in it takes longer than the call may wait.
+        """
+        limit = self.limits.deadline_ms / 1e3
+        allowed = limit if seconds is None else min(seconds, limit)
+        refusal = self.refusal(allowed)
+        if refusal is not None:
+            raise refusal
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(call, time.monotonic() + allowed, loop.create_future(), time.perf_counter())
+        self._queue.append(ticket)
+        self.load.waiting_candidates += call.rows
+        self._idle.clear()
+        self._arm(loop)
+        return ticket
+
+    async def drain(self) -> None:
+        """Return when every call in the queue has its answer."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """End the lane's thread; calls that still wait are refused."""
+        while self._queue:
+            refusal = Refusal("The model was unloaded; send the request again.", "draining", 1.0)
+            self._resolve(self._queue.popleft(), refusal)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def refusal(self, allowed: float) -> Refusal | None:
+        """Return why a call that may wait so many seconds would be refused now, None where it would not."""
+        ahead = self.load.seconds
+        if len(self._queue) < self.limits.queue and ahead <= allowed:
+            return None
+        if ahead > allowed:
+            why = f"{ahead * 1e3:,.0f} ms of work are ahead of it, and it may wait {allowed * 1e3:,.0f} ms"
+        else:
+            why = f"{len(self._queue):,} requests wait already, of at most {self.limits.queue:,} (--queue)"
+        return Refusal(f"Too busy: {why}. Try again later.", "busy", max(ahead, 0.001))
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that the queue is looked at: once whoever else sent something at this moment has been heard."""
+        limits = self.limits
+        full = len(self._queue) >= limits.batch_requests or self.load.waiting_candidates >= limits.batch_candidates
+        if self._running:
+            return
+        if self._armed is None:
+            self._armed = loop.call_soon(self._flush) if full or not limits.wait_us else loop.call_later(
+                limits.wait_us / 1e6, self._flush
+            )  # fmt: skip
+        elif full and isinstance(self._armed, asyncio.TimerHandle):
+            self._armed.cancel()
+            self._armed = loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Score the next batch."""
+        self._armed = None
+        batch = self._next_batch()
+        if batch:
+            self._running = len(batch)
+            self.load.running_candidates = sum(ticket.call.rows for ticket in batch)
+            calls = [ticket.call for ticket in batch]
+            started = time.perf_counter()
+            if self._thread is None:
+                self._finish(batch, started, self._score(calls), time.perf_counter())
+            else:
+                self._start(batch, calls)
+        elif not self._queue:
+            self._idle.set()
+
+    def _start(self, batch: list[Ticket], calls: list[Call]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            started = time.perf_counter()
+            outcomes = self._score(calls)
+            ended = time.perf_counter()
+            loop.call_soon_threadsafe(self._finish, batch, started, outcomes, ended)
+
+        assert self._thread is not None
+        self._thread.submit(work)
+
+    def _finish(self, batch: list[Ticket], started: float, outcomes: list[Outcome], ended: float) -> None:
+        rows = self.load.running_candidates
+        self._running = self.load.running_candidates = 0
+        mean, newest = self.load.seconds_a_candidate, (ended - started) / max(rows, 1)
+        self.load.seconds_a_candidate = mean + _NEWEST * (newest - mean) if mean else newest
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.started, ticket.ended, ticket.batch = started, ended, len(batch)
+            self._resolve(ticket, outcome)
+        if self._queue:
+            self._armed = asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._idle.set()
+
+    def _next_batch(self) -> list[Ticket]:
+        """Take the oldest call that is still in time, and those behind it that can be joined to it, in their order."""
+        batch: list[Ticket] = []
+        left: deque[Ticket] = deque()
+        rows, now, queue, limits = 0, time.monotonic(), self._queue, self.limits
+        while queue:
+            ticket = queue.popleft()
+            if ticket.answer.done() or now > ticket.due:  # its caller has gone, or waited too long
+                self._expire(ticket)
+                continue
+            kind, size = ticket.call.kind, rows + ticket.call.rows
+            joins = not batch or (kind is not None and kind == batch[0].call.kind and size <= limits.batch_candidates)
+            if not joins:
+                left.append(ticket)
+                if len(left) >= limits.batch_requests:
+                    break
+                continue
+            batch.append(ticket)
+            rows = size
+            if rows >= limits.batch_candidates or len(batch) >= limits.batch_requests:
+                break
+        queue.extendleft(reversed(left))
+        self.load.waiting_candidates -= rows
+        return batch
+
+    def _expire(self, ticket: Ticket) -> None:
+        self.load.waiting_candidates -= ticket.call.rows
+        waited = (time.perf_counter() - ticket.arrived) * 1e3
+        message = f"The request waited {waited:,.0f} ms, longer than it may, and was not scored. Try again later."
+        self._resolve(ticket, Refusal(message, "expired", max(self.load.seconds, 0.001)))
+
+    def _resolve(self, ticket: Ticket, outcome: Outcome) -> None:
+        if not ticket.answer.done():
+            ticket.answer.set_result(refusal_of(outcome) if isinstance(outcome, FlyweightError) else outcome)

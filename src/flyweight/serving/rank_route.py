@@ -1,0 +1,170 @@
+"""`POST /v1/rank`: a request and its candidates as people write them, ranked ids and scores back."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flyweight.serving.answering import Desk
+from flyweight.serving.call import Takes
+from flyweight.serving.datatypes import BYTES, array_of_values
+from flyweight.serving.refusal import Refusal
+from flyweight.serving.routes import read_object
+from flyweight.serving.tensors import Tensors
+
+KEYS = ("request", "candidates", "top_k", "model", "version", "id_field", "id", "timeout_ms")
+#: The key of a candidate that is given back and not scored.
+ID = "id"
+
+
+class RankRoute:
+    """The handler of `/v1/rank`.
+
+    Args:
+        desk: where requests are handed in.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def routes(self) -> list[Route]:
+        """Return the one route."""
+        return [Route("/v1/rank", self._rank, methods=["POST"])]
+
+    async def _rank(self, request: Request) -> Response:
+        settings = self._desk.repository.settings
+        body = await read_object(request, settings.max_body, settings.read_seconds)
+        odd = next((key for key in body if key not in KEYS), None)
+        if odd is not None:
+            raise Refusal(f"Key {odd[:60]!r} is not known; a ranking takes {', '.join(KEYS)}.")
+        model, version = self._model(body), _text(body, "version")
+        served = self._desk.repository.answerer(model, version, {})
+        inputs = columns_of(served.opened.takes, body.get("request", {}), body.get("candidates"))
+        tensors = Tensors(inputs, _text(body, "id") or "", parameters=_timeout(body))
+        told = await self._desk.answer("rank", model, version, tensors)
+        assert told.scores is not None
+        ranked = rank_scores(told.scores, body["candidates"], _top(body), _text(body, "id_field"))
+        answer = {"model": model, "version": told.version, "ranked": ranked}
+        return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+    def _model(self, body: Mapping[str, Any]) -> str:
+        name = _text(body, "model")
+        models = self._desk.repository.models
+        if name is None and len(models) != 1:
+            raise Refusal(f"Several models are served; name one with 'model': {', '.join(sorted(models))}.")
+        return next(iter(models)) if name is None else name
+
+
+def columns_of(takes: Takes, request: Any, candidates: Any) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a request written as objects: one for the request, one for each candidate.
+
+    Raises:
+        Refusal: a field is missing, unknown or of another kind than the others; says of which candidate.
+    """
+    if not isinstance(request, dict):
+        raise Refusal(f"'request' must be an object of the request's fields; seen {type(request).__name__}.")
+    if not isinstance(candidates, list) or not candidates:
+        seen = "an empty list" if candidates == [] else type(candidates).__name__
+        raise Refusal(f"'candidates' must be a list of 1 to {takes.most:,} objects; seen {seen}.")
+    if len(candidates) > takes.most:
+        raise Refusal(f"{len(candidates):,} candidates; up to {takes.most:,} are ranked at once.", "too_large")
+    _check_keys("'request'", request, takes.asked)
+    for place, candidate in enumerate(candidates):
+        if not isinstance(candidate, dict):
+            raise Refusal(f"Candidate {place} must be an object of its fields; seen {type(candidate).__name__}.")
+        if candidate.keys() != takes.offered.keys():
+            _check_keys(f"Candidate {place}", candidate, takes.offered)
+    columns = {name: _column(name, [request[name]]) for name in takes.asked}
+    return columns | {name: _column(name, [one[name] for one in candidates]) for name in takes.offered}
+
+
+def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in due and name != ID:
+            near = get_close_matches(name, due, 1, 0.6)
+            hint = f"; the nearest is {near[0]!r}" if near else f"; it takes {', '.join(list(due)[:12]) or 'none'}"
+            raise Refusal(f"{where} has the field {name[:60]!r}, which the model does not take{hint}.")
+    lost = next((name for name in due if name not in given), None)
+    if lost is not None:
+        raise Refusal(f"{where} lacks the field {lost!r}; it has {', '.join(sorted(given)[:12]) or 'none'}.")
+
+
+def _column(name: str, values: list[Any]) -> NDArray[Any]:
+    """Return a field's values, one a row: numbers, truths, texts, or lists of these of one shape."""
+    flat, shape = values, [len(values)]
+    while isinstance(flat[0], list):
+        lengths = {len(one) if isinstance(one, list) else -1 for one in flat}
+        if len(lengths) != 1 or -1 in lengths:
+            raise Refusal(f"Field {name!r} differs in length from place to place; pad it to one length.")
+        shape.append(lengths.pop())
+        flat = [value for one in flat for value in one]
+        if not flat:
+            break
+    return array_of_values(name, _datatype(flat), _as_texts(flat)).reshape(shape)
+
+
+def _datatype(values: list[Any]) -> str:
+    kinds = {type(value) for value in values}
+    if str in kinds:
+        return BYTES
+    return "INT64" if kinds <= {int} else "BOOL" if kinds == {bool} else "FP64"
+
+
+def _as_texts(values: list[Any]) -> list[Any]:
+    """Return whole numbers among texts as texts too: ids of a shop's own may be both."""
+    if not any(isinstance(value, str) for value in values):
+        return values
+    return [str(value) if type(value) is int else value for value in values]
+
+
+def rank_scores(
+    scores: NDArray[Any], candidates: list[dict[str, Any]], top: int, id_field: str | None
+) -> list[dict[str, Any]]:
+    """Return the best candidates, best first; equal scores keep the order in which they came.
+
+    Raises:
+        Refusal: there are several scores a candidate, or a candidate lacks the field that names it.
+    """
+    if scores.ndim != 1:
+        raise Refusal(f"The model gives {scores.shape[1:]} scores a candidate, which are no ranking; use /v2.")
+    field = id_field or ID
+    if id_field is not None and id_field not in candidates[0]:
+        raise Refusal(f"id_field {id_field!r} is no field of the candidates; seen {', '.join(sorted(candidates[0]))}.")
+    ranked = []
+    for place in np.argsort(-scores, kind="stable")[:top].tolist():
+        one = {"index": place, "score": scores[place]}
+        if field in candidates[place]:
+            one[ID] = candidates[place][field]
+        ranked.append(one)
+    return ranked
+
+
+def _top(body: Mapping[str, Any]) -> int:
+    top = body.get("top_k")
+    if top is None:
+        return len(body["candidates"])
+    if type(top) is not int or top < 1:
+        raise Refusal(f"top_k must be a whole number from 1 on; seen {top!r}.")
+    return top
+
+
+def _text(body: Mapping[str, Any], key: str) -> str | None:
+    value = body.get(key)
+    if value is not None and not isinstance(value, str):
+        raise Refusal(f"{key!r} must be a string; seen {type(value).__name__}.")
+    return value
+
+
+def _timeout(body: Mapping[str, Any]) -> dict[str, Any]:
+    value = body.get("timeout_ms")
+    if value is None:
+        return {}
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise Refusal(f"timeout_ms must be milliseconds, a number above 0; seen {value!r}.")
+    return {"timeout": value * 1e3}

@@ -1,0 +1,131 @@
+"""What a service is told when it starts, checked once, and sent to each worker as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from flyweight.errors import InputError
+from flyweight.serving.lane import Limits
+
+
+@dataclass(frozen=True)
+class Source:
+    """A bundle to serve.
+
+    Args:
+        model: the name that requests give.
+        path: of the bundle.
+        version: the name of this version.
+    """
+
+    model: str
+    path: str
+    version: str = "1"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How bundles are served.
+
+    Args:
+        sources: the bundles.
+        host, port: for HTTP; port 0 takes a free one.
+        grpc_port: for gRPC; None serves none, 0 takes a free one.
+        workers: processes.
+        threads, engine: as in `fw.load`.
+        limits: of each model's queue in each worker.
+        max_candidates: that one request may have.
+        max_body: bytes of one request, also after it was unpacked.
+        read_seconds: within which a request must have come whole.
+        drain_seconds: how long requests are still answered after SIGTERM, while readiness says no.
+        vocabulary: path of a file of raw values, see `vocabulary`.
+    """
+
+    sources: tuple[Source, ...]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = None
+    workers: int = 1
+    threads: int | None = None
+    engine: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    max_candidates: int = 10_000
+    max_body: int = 16 * 2**20
+    read_seconds: float = 10.0
+    drain_seconds: float = 1.0
+    vocabulary: str | None = None
+
+    def __post_init__(self) -> None:
+        least: dict[str, tuple[Any, float]] = {
+            "workers": (self.workers, 1),
+            "max-candidates": (self.max_candidates, 1),
+            "max-body": (self.max_body, 1024),
+            "read-timeout": (self.read_seconds, 0.1),
+            "drain": (self.drain_seconds, 0),
+            "max-batch": (self.limits.batch_candidates, 1),
+            "max-batch-requests": (self.limits.batch_requests, 1),
+            "max-wait-us": (self.limits.wait_us, 0),
+            "queue": (self.limits.queue, 1),
+            "deadline-ms": (self.limits.deadline_ms, 1),
+        }
+        for name, (value, low) in least.items():
+            if not low <= value < 2**40:
+                raise InputError(f"--{name} must be {low:g} or more; seen {value}.")
+        for name, port in (("port", self.port), ("grpc-port", self.grpc_port)):
+            if port is not None and not 0 <= port < 2**16:
+                raise InputError(f"--{name} must be from 0 (any free one) to 65535; seen {port}.")
+
+
+def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
+    """Return the bundles named on a command line, each `PATH` or `NAME=PATH`; the name is the folder's otherwise.
+
+    Raises:
+        InputError: none is given, a name is empty or odd, or two have one name.
+
+    Example:
+        >>> sources_of(["a/ranker.fly", "old=b/ranker.fly"])[1].model
+        'old'
+    """
+    if not given:
+        raise InputError("Give at least one bundle: flyweight serve ranker.fly")
+    found: dict[str, Source] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or "/" in name:
+            name, path = Path(text).resolve().name.removesuffix(".fly"), text
+        if not name or not path or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise InputError(
+                f"{text!r} names no model that a URL can hold; give NAME=PATH, NAME of letters, digits, '-', '_', '.'."
+            )
+        if name in found:
+            raise InputError(
+                f"Two bundles are called {name!r}: {found[name].path} and {path}. Name one: OTHER={path}."
+            )
+        found[name] = Source(name, str(Path(path).resolve()))
+    return tuple(found.values())
+
+
+def address_of(host: str, port: int) -> str:
+    """Return host and port as URLs and gRPC write them.
+
+    Example:
+        >>> address_of("::1", 8000)
+        '[::1]:8000'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def settings_to_json(settings: Settings) -> str:
+    """Return settings as a line of JSON."""
+    return json.dumps(asdict(settings))
+
+
+def settings_from_json(text: str) -> Settings:
+    """Return the settings that `settings_to_json` wrote."""
+    values = json.loads(text)
+    assert set(values) == {one.name for one in fields(Settings)}
+    return Settings(
+        **{**values, "sources": tuple(Source(**one) for one in values["sources"]), "limits": Limits(**values["limits"])}
+    )

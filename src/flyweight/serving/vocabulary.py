@@ -1,0 +1,88 @@
+"""What raw values mean: strings, or any ids of a shop's own, as the ids that a model was trained with.
+
+A bundle holds the size of each vocabulary and the id of values outside of it, not the raw values themselves; those come
+in a file of their own, `{"item_id": {"sku-17": 42}}`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyweight.errors import InputError
+from flyweight.serving.refusal import Refusal
+
+#: What a raw value that no vocabulary holds is taken for: no id at all, so that the ranker counts or refuses it.
+NO_ID = -1
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The raw values of each input that has them.
+
+    Args:
+        ids: for each input the id of each raw value.
+    """
+
+    ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def ids_of(self, name: str, raw: NDArray[Any], maps_unknown: bool) -> NDArray[np.int64]:
+        """Return the ids of raw values; one that the vocabulary lacks is -1, which the ranker maps and counts.
+
+        Args:
+            maps_unknown: whether the model has an id for values that the vocabulary lacks.
+
+        Raises:
+            Refusal: the vocabulary lacks a value and the model has no id for such; or there is none, and the text is no
+                number.
+        """
+        known = self.ids.get(name)
+        texts = raw.ravel().tolist()
+        if known is None:
+            return np.array([_number(name, text) for text in texts], dtype=np.int64).reshape(raw.shape)
+        ids = np.array([known.get(text, NO_ID) for text in texts], dtype=np.int64)
+        if not maps_unknown and (ids == NO_ID).any():
+            lacking = texts[int((ids == NO_ID).argmax())]
+            raise Refusal(
+                f"Input {name!r} holds {lacking[:60]!r}, which its vocabulary of {len(known):,} values lacks, and the "
+                "model has no id for unknown values."
+            )
+        return ids.reshape(raw.shape)
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        number = int(text)
+        if -(2**63) <= number < 2**63:
+            return number
+    except ValueError:
+        pass
+    raise Refusal(
+        f"Input {name!r} holds the text {text[:60]!r} and there is no vocabulary of it; give ids, or serve with "
+        "--vocabulary."
+    ) from None
+
+
+def read_vocabularies(path: Path) -> Vocabularies:
+    """Read `{"input": {"raw value": id}}` from a JSON file.
+
+    Raises:
+        InputError: the file cannot be read or is not that.
+    """
+    import orjson
+
+    try:
+        found = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"The vocabulary {path} cannot be read: {error.strerror}; check --vocabulary.") from error
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"The vocabulary {path} is no JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"The vocabulary {path} must be an object of inputs; seen {type(found).__name__}.")
+    for name, ids in found.items():
+        if not isinstance(ids, dict) or any(type(id_) is not int for id_ in ids.values()):
+            raise InputError(f"The vocabulary {path}: {name!r} must be an object of ids by raw value.")
+    return Vocabularies(found)

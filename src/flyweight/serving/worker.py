@@ -1,0 +1,174 @@
+"""One process of a service: holds the models, listens, and does what the process above it says.
+
+Started as `python -m flyweight.serving.worker HTTP_FD WIRE_FD SEATS_FD PLACE`; ends when it is told to, or when the
+process above is gone.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from flyweight.serving.administration import AskedAdministration
+from flyweight.serving.answering import Desk
+from flyweight.serving.application import build_application
+from flyweight.serving.http_server import HttpServer
+from flyweight.serving.infer_route import early_refusals
+from flyweight.serving.repository import UNLOADED, Repository
+from flyweight.serving.seats import Seats
+from flyweight.serving.settings import Settings, Source, address_of, settings_from_json
+from flyweight.serving.wire import Wire
+
+if TYPE_CHECKING:
+    from flyweight.serving.grpc_service import GrpcServer
+
+logger = logging.getLogger("flyweight.serving")
+
+
+class Worker:
+    """Holds what one worker holds.
+
+    Args:
+        listening: the bound socket that all workers share.
+        seats: number of the file with how many connections each worker holds.
+        place: which of the workers this is.
+    """
+
+    def __init__(self, listening: socket.socket, seats: int, place: int) -> None:
+        self.wire = Wire(
+            {
+                "start": self.start,
+                "prepare": self.prepare,
+                "switch": self.switch,
+                "discard": self.discard,
+                "unload": self.unload,
+                "end": self.end,
+            }
+        )
+        self._listening = listening
+        self._seats, self._place = seats, place
+        self._desk: Desk | None = None
+        self._server: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._drained: asyncio.Task[None] | None = None
+
+    @property
+    def repository(self) -> Repository:
+        """The models, once it was told which."""
+        assert self._desk is not None
+        return self._desk.repository
+
+    async def start(self, settings: str, unloaded: list[str]) -> dict[str, Any]:
+        """Open every bundle, warm it up, then listen.
+
+        Args:
+            unloaded: models that were taken out of service since the settings were made.
+
+        Raises:
+            FlyweightError: a bundle is bad.
+        """
+        told = settings_from_json(settings)
+        repository = Repository(told)
+        self._desk = Desk(repository)
+        for source in told.sources:
+            if source.model in unloaded:
+                repository.models[source.model].reason = UNLOADED
+            else:
+                await repository.prepare(source)
+                await repository.switch(source.model)
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look through it again during a request
+        await self._listen(self._desk, told)
+        return {"pid": os.getpid(), "models": repository.index()}
+
+    async def _listen(self, desk: Desk, settings: Settings) -> None:
+        administration = AskedAdministration(desk.repository, self.wire)
+        app = build_application(desk, administration)
+        seats = Seats(self._seats, settings.workers)
+        self._server = HttpServer(
+            app, self._listening, settings.read_seconds, early_refusals(desk), (seats, self._place)
+        )
+        if settings.grpc_port is not None:
+            from flyweight.serving.grpc_service import GrpcServer, GrpcService
+
+            service = GrpcService(desk, administration)
+            self._grpc = GrpcServer(service, address_of(settings.host, settings.grpc_port), settings.max_body)
+            await self._grpc.start()
+        self._serving = asyncio.create_task(self._server.run_until_told())
+        while not self._server.started and not self._serving.done():
+            await asyncio.sleep(0.005)
+
+    async def prepare(self, source: dict[str, str]) -> None:
+        """Open a bundle beside what is served."""
+        await self.repository.prepare(Source(**source))
+
+    async def switch(self, model: str) -> None:
+        """Let what was prepared take the requests."""
+        await self.repository.switch(model)
+
+    async def discard(self, model: str) -> None:
+        """Forget what was prepared."""
+        self.repository.discard(model)
+
+    async def unload(self, model: str) -> None:
+        """Take a model out of service."""
+        await self.repository.unload(model)
+
+    async def end(self) -> None:
+        """Drain with all other workers, so that the port is closed."""
+        if self._server is not None:
+            self._server.closes_port = True
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Answer what was accepted, then end; asking twice is asking once."""
+        if self._drained is None:
+            self._drained = asyncio.create_task(self._drain())
+        await asyncio.shield(self._drained)
+
+    async def _drain(self) -> None:
+        if self._desk is None or self._server is None or self._serving is None:
+            return
+        repository = self._desk.repository
+        repository.draining = True
+        await asyncio.sleep(repository.settings.drain_seconds)
+        self._server.should_exit = True
+        if self._grpc is not None:
+            await self._grpc.stop()
+        await self._serving
+        await repository.drain()
+
+
+async def _work(listening: socket.socket, channel: socket.socket, seats: int, place: int) -> None:
+    worker = Worker(listening, seats, place)
+    await worker.wire.open(channel)
+    listens = asyncio.create_task(worker.wire.listen())
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    term = asyncio.create_task(told.wait())
+    await asyncio.wait({listens, term}, return_when=asyncio.FIRST_COMPLETED)
+    await worker.drain()
+    term.cancel()
+
+
+def main() -> None:
+    """Run a worker on the sockets and the file whose numbers are its arguments."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the one above decides
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker %(process)d: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # bad requests are counted, not logged one by one
+    http, wire, seats, place = map(int, sys.argv[1:5])
+    uvloop.run(_work(socket.socket(fileno=http), socket.socket(fileno=wire), seats, place))
+    # Engines may keep threads that wait for each other when the interpreter takes its modules apart.
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""A real service: ranking for people, the OpenAPI document, limits of bodies, errors of routes."""
+
+import gzip
+import html
+import json
+import re
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running_service import Service, body_of, request, scores_of, started
+
+ARRAYS = request(30)
+CANDIDATES = [
+    {"item_id": int(item), "price": float(price), "id": f"sku-{place}"}
+    for place, (item, price) in enumerate(zip(ARRAYS["item_id"], ARRAYS["price"], strict=True))
+]
+RANK: dict[str, Any] = {"model": "ranker", "request": {"user_id": 7}, "candidates": CANDIDATES, "top_k": 5}
+
+
+def test_ranking_is_the_order_of_the_scores(service: Service) -> None:
+    status, answer = service.post("/v1/rank", RANK)
+    assert status == 200
+    scores = scores_of(ARRAYS)
+    best = np.argsort(-scores)[:5]
+    assert [one["index"] for one in answer["ranked"]] == best.tolist()
+    assert [one["id"] for one in answer["ranked"]] == [f"sku-{place}" for place in best]
+    np.testing.assert_allclose([one["score"] for one in answer["ranked"]], scores[best], rtol=1e-4, atol=1e-6)
+
+
+def test_candidates_may_be_named_by_a_field_of_theirs(service: Service) -> None:
+    _, answer = service.post("/v1/rank", RANK | {"id_field": "item_id"})
+    assert [one["id"] for one in answer["ranked"]] == [CANDIDATES[one["index"]]["item_id"] for one in answer["ranked"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"candidates": []}, "'candidates' must be a list of 1 to 1,000 objects; seen an empty list"),
+        ({"candidates": {}}, "'candidates' must be a list of 1 to 1,000 objects; seen dict"),
+        ({"candidates": [{"item_id": 3}]}, "Candidate 0 lacks the field 'price'; it has item_id"),
+        ({"candidates": [CANDIDATES[0], {"item": 3}]}, "Candidate 1 has the field 'item'"),
+        ({"candidates": [CANDIDATES[0] | {"item_id": None}]}, "'item_id': FP64 takes numbers; seen null"),
+        ({"candidates": [CANDIDATES[0] | {"item_id": "x"}]}, "'item_id' holds the text 'x'"),
+        ({"candidates": [CANDIDATES[0] | {"item_id": 1.5}]}, "Id input 'item_id' has dtype float64"),
+        ({"candidates": [CANDIDATES[0] | {"item_id": [1]}]}, "'item_id' has shape (1, 1)"),
+        ({"candidates": [CANDIDATES[0], CANDIDATES[0] | {"item_id": [1]}]}, "'item_id': FP64 takes numbers; seen [1]"),
+        ({"request": {"user": 7}}, "'request' has the field 'user', which the model does not take; the nearest"),
+        ({"request": 7}, "'request' must be an object of the request's fields; seen int"),
+        ({"top_k": 0}, "top_k must be a whole number from 1 on; seen 0"),
+        ({"topk": 3}, "Key 'topk' is not known"),
+        ({"model": None}, "Several models are served; name one with 'model': ranker, second"),
+        ({"id_field": "sku"}, "id_field 'sku' is no field of the candidates"),
+        ({"timeout_ms": "soon"}, "timeout_ms must be milliseconds, a number above 0; seen 'soon'"),
+    ],
+)
+def test_bad_ranking_is_told_in_words(service: Service, changes: dict[str, Any], words: str) -> None:
+    status, answer = service.post("/v1/rank", RANK | changes)
+    assert status == 400
+    assert words in answer["error"]
+
+
+def test_examples_of_the_docs_page_run_as_pasted(service: Service) -> None:
+    _, page, headers = service.ask("GET", "/docs")
+    assert headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    commands = [html.unescape(one) for one in re.findall(r"<pre>(curl.*?)</pre>", page.decode(), re.DOTALL)]
+    assert len(commands) == 6
+    for command in commands:
+        found = subprocess.run([*shlex.split(command), "--fail"], capture_output=True, timeout=20)
+        assert found.returncode == 0, command
+        answer = json.loads(found.stdout)
+        assert len(answer.get("ranked") or answer["outputs"][0]["data"]) == 3
+
+
+def test_document_names_every_route(service: Service) -> None:
+    status, document, _ = service.ask("GET", "/openapi.json")
+    assert status == 200
+    assert document["openapi"] == "3.1.0"
+    for path, methods in document["paths"].items():
+        for method in methods:
+            if not path.endswith("load"):
+                where = path.replace("{model}", "ranker").replace("{version}", "1")
+                assert service.ask(method.upper(), where)[0] in (200, 400), where
+
+
+def test_unknown_route_and_method_are_told(service: Service) -> None:
+    assert service.ask("GET", "/v3")[:2] == (404, {"error": "There is nothing at /v3; see /docs for what is."})
+    status, answer, _ = service.ask("GET", "/v1/rank")
+    assert (status, answer) == (405, {"error": "GET is not taken at /v1/rank; see /docs."})
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "words"),
+    [
+        ({"Content_Encoding": "br"}, b"{}", 415, "Content-Encoding 'br' is not read; send gzip, deflate or none"),
+        ({"Content_Encoding": "gzip"}, b"{}", 400, "The body is not gzip, as Content-Encoding says"),
+        ({"Content_Encoding": "gzip"}, gzip.compress(b"{" * 500)[:-9], 400, "ends in the middle of its gzip data"),
+        ({"Content_Encoding": "gzip"}, gzip.compress(bytes(2**25)), 413, "at most 16,777,216 are read (--max-body)"),
+        ({"Inference_Header_Content_Length": "x"}, b"{}", 400, "must be a whole number of bytes; seen 'x'"),
+        ({}, b"", 400, "is no JSON"),
+    ],
+)
+def test_bad_body_is_told_in_words(
+    service: Service, headers: dict[str, str], body: bytes, status: int, words: str
+) -> None:
+    seen, answer, _ = service.ask("POST", "/v2/models/ranker/infer", body, **headers)
+    assert seen == status
+    assert words in answer["error"]
+
+
+def test_too_large_a_body_is_refused_before_it_is_read(service: Service) -> None:
+    host, port = service.http.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST /v2/models/ranker/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n")
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+def test_slow_head_slow_body_and_no_http_are_told(hoisted: Path) -> None:
+    starts = {
+        b"": b"408 Request Timeout",
+        b"POST /v2/models/ranker/infer HTTP/1.1\r\nHost: x\r\n": b"408 Request Timeout",
+        b"POST /v2/models/ranker/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{": b"408 Request Timeout",
+        b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{": b"408 Request Timeout",
+        b"\x00\x01\r\n\r\n": b"400 Bad Request",
+    }
+    with started(hoisted, "--read-timeout", "0.4") as service:
+        host, port = service.http.split(":")
+        connections = [socket.create_connection((host, int(port)), timeout=10) for _ in range(100) for _ in starts]
+        for connection, start in zip(connections, [*starts] * 100, strict=True):
+            connection.sendall(start)
+        assert service.post("/v2/models/ranker/infer", body_of(request(5)))[0] == 200
+        for connection, due in zip(connections, [*starts.values()] * 100, strict=True):
+            answer = b"".join(iter(lambda one=connection: one.recv(4096), b""))
+            assert answer.startswith(b"HTTP/1.1 " + due)
+            assert b'{"error":"The ' in answer
+            connection.close()
+
+
+def test_too_many_candidates_are_told(service: Service) -> None:
+    status, answer = service.post("/v2/models/ranker/infer", body_of(request(1001)))
+    assert status == 413
+    assert "1,001 candidates; model 'ranker' takes up to 1,000 at once" in answer["error"]
+
+
+def test_answer_says_where_the_time_went(service: Service) -> None:
+    body = json.dumps(body_of({name: array.copy() for name, array in request(5).items()})).encode()
+    headers = service.ask("POST", "/v2/models/ranker/infer", body)[2]
+    assert re.fullmatch(r"queue;dur=[\d.]+, engine;dur=[\d.]+, total;dur=[\d.]+", headers["server-timing"])

@@ -1,0 +1,140 @@
+"""Tensors become calls: whose side each is on, how long, which request a candidate belongs to, what strings mean."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running_service import request, scores_of
+
+import flyweight as fw
+from flyweight.errors import FlyweightError, InputError
+from flyweight.serving.call import Takes, call_of, takes_of
+from flyweight.serving.lane import Limits
+from flyweight.serving.refusal import Refusal
+from flyweight.serving.scoring import score_call, score_calls
+from flyweight.serving.settings import Settings, settings_from_json, settings_to_json, sources_of
+from flyweight.serving.vocabulary import Vocabularies, read_vocabularies
+
+Ranker = Any
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def ranker(hoisted: Path) -> Ranker:
+    return fw.load(hoisted, threads=1)
+
+
+@pytest.fixture(scope="module")
+def takes(ranker: Ranker) -> Takes:
+    return takes_of("tiny", ranker, 50, Vocabularies({"item_id": {"sku-1": 4, "sku-2": 299}}))
+
+
+def test_request_scores_as_numpy_does(ranker: Ranker, takes: Takes) -> None:
+    arrays = request(20)
+    np.testing.assert_allclose(score_call(ranker, call_of(takes, dict(arrays))), scores_of(arrays), **CLOSE)
+
+
+def test_equal_row_for_each_candidate_is_one_request(ranker: Ranker, takes: Takes) -> None:
+    arrays = request(20)
+    call = call_of(takes, arrays | {"user_id": np.full(20, 7)})
+    np.testing.assert_allclose(score_call(ranker, call), scores_of(arrays), **CLOSE)
+
+
+def test_request_index_scores_several_requests(ranker: Ranker, takes: Takes) -> None:
+    parts = [request(n, user, seed=user) for user, n in ((3, 4), (9, 1), (11, 5))]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    call = call_of(takes, arrays | {"request_index": np.repeat([0, 1, 2], [4, 1, 5])})
+    assert call.requests == 3
+    np.testing.assert_allclose(score_call(ranker, call), np.concatenate([*map(scores_of, parts)]), **CLOSE)
+
+
+def test_joined_calls_score_as_each_alone_and_a_bad_one_fails_alone(ranker: Ranker, takes: Takes) -> None:
+    parts = [request(n, user, seed=user) for user, n in ((3, 4), (9, 1), (11, 5))]
+    bad = request(3) | {"item_id": np.array([1, 300, 2])}
+    calls = [call_of(takes, dict(part)) for part in (*parts[:2], bad, parts[2])]
+    *good, wrong, last = score_calls(ranker, calls)
+    assert isinstance(wrong, FlyweightError)
+    assert "'item_id' holds id 300, and ids run from 0 to 299" in str(wrong)
+    for part, scores in zip(parts, (*good, last), strict=True):
+        np.testing.assert_allclose(scores, scores_of(part), **CLOSE)
+
+
+def test_strings_are_looked_up_in_the_vocabulary(takes: Takes) -> None:
+    raw = np.array(["sku-2", "sku-1"], dtype=object)
+    call = call_of(takes, request(2) | {"item_id": raw, "user_id": np.array(["12"], dtype=object)})
+    assert call.offered["item_id"].tolist() == [299, 4]
+    assert call.asked["user_id"].tolist() == [12]
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown": ({"item": np.arange(5)}, "Input 'item' is not one of model 'tiny'; the nearest is 'item_id'"),
+    "none": ({"item_id": np.arange(0), "price": np.zeros(0)}, "0 rows: there is nothing to score. Give 1 to 50"),
+    "lengths": ({"price": np.zeros(4)}, "'item_id' has 5 rows and 'price' 4"),
+    "scalar": ({"user_id": np.array(7)}, "'user_id' has shape []; its first dimension counts rows"),
+    "rows": ({"user_id": np.array([1, 2])}, "'user_id' belongs to the request and has 2 rows for 5 candidates"),
+    "differs": ({"user_id": np.array([1, 1, 2, 1, 1])}, "differs inside the request: row 2 holds 2 and row 0 1"),
+    "text": ({"user_id": np.array(["Ann"], dtype=object)}, "'Ann' and there is no vocabulary of it"),
+    "text price": ({"price": np.array(["a"] * 5, dtype=object)}, "'price' takes numbers; seen BYTES"),
+    "index shape": ({"request_index": np.arange(4)}, "'request_index' is INT64 of shape [4]; INT64 of shape [5]"),
+    "index falls": ({"request_index": np.array([0, 0, 0, -1, 0])}, "holds -1 to 0; it must rise from 0 to 0"),
+    "index high": ({"request_index": np.array([0, 0, 0, 0, 1])}, "holds 0 to 1; it must rise from 0 to 0"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_call_is_refused_in_words(takes: Takes, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(Refusal) as told:
+        call_of(takes, request(5) | changes)
+    assert words in str(told.value)
+
+
+def test_missing_input_is_named(takes: Takes) -> None:
+    arrays = request(5)
+    del arrays["price"]
+    with pytest.raises(Refusal, match=r"Input 'price' is missing; model 'tiny' takes .* seen 2 of 3"):
+        call_of(takes, arrays)
+
+
+def test_too_many_candidates_are_too_large(takes: Takes) -> None:
+    with pytest.raises(Refusal, match=r"51 candidates; model 'tiny' takes up to 50 at once") as told:
+        call_of(takes, request(51))
+    assert told.value.status.http == 413
+
+
+def test_value_that_the_vocabulary_lacks_is_told_or_left_to_the_ranker(takes: Takes) -> None:
+    raw = request(2) | {"item_id": np.array(["sku-2", "new"], dtype=object)}
+    with pytest.raises(Refusal, match="holds 'new', which its vocabulary of 2 values lacks, and the model has no"):
+        call_of(takes, dict(raw))
+    call = call_of(replace(takes, unknown=frozenset({"item_id"})), dict(raw))
+    assert call.offered["item_id"].tolist() == [299, -1]
+
+
+def test_vocabulary_file_is_read_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "vocabulary.json"
+    file.write_text('{"item_id": {"sku-1": 4}}')
+    assert read_vocabularies(file).ids == {"item_id": {"sku-1": 4}}
+    for text, words in (
+        ("{", "is no JSON"),
+        ("[]", "must be an object of inputs; seen list"),
+        ('{"item_id": {"sku-1": "4"}}', "'item_id' must be an object of ids by raw value"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_vocabularies(file)
+    with pytest.raises(InputError, match="cannot be read: No such file or directory; check --vocabulary"):
+        read_vocabularies(tmp_path / "none.json")
+
+
+def test_sources_are_named_by_folder_or_by_hand() -> None:
+    assert [one.model for one in sources_of(["a/ranker.fly", "old=b/ranker.fly", "./c"])] == ["ranker", "old", "c"]
+    with pytest.raises(InputError, match="names no model that a URL can hold; give NAME=PATH"):
+        sources_of(["a b.fly"])
+    with pytest.raises(InputError, match="--workers must be 1 or more; seen 0"):
+        Settings(sources_of(["a"]), workers=0)
+
+
+def test_settings_come_back_from_json() -> None:
+    settings = Settings(sources_of(["a", "b=c"]), limits=Limits(wait_us=7), grpc_port=0)
+    assert settings_from_json(settings_to_json(settings)) == settings

@@ -1,0 +1,161 @@
+"""The queue before a model: what is joined, what is refused, what is not run any more."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flyweight.serving.call import Call
+from flyweight.serving.lane import Lane, Limits
+from flyweight.serving.refusal import Refusal
+
+
+def call(rows: int, kind: tuple[Any, ...] | None = ()) -> Call:
+    return Call({}, {"x": np.zeros(rows)}, rows, kind=kind)
+
+
+class Engine:
+    """Gives each call an array of as many zeros as it has rows, and keeps what came together."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.batches: list[list[int]] = []
+        self.seconds = seconds
+
+    def score(self, calls: Sequence[Call]) -> list[Any]:
+        time.sleep(self.seconds)
+        self.batches.append([one.rows for one in calls])
+        return [np.zeros(one.rows) for one in calls]
+
+
+def run(engine: Engine, body: Callable[[Lane], Awaitable[Any]], *, inline: bool = True, **limits: Any) -> Any:
+    async def main() -> Any:
+        lane = Lane(engine.score, Limits(**limits), inline=inline)
+        try:
+            return await asyncio.wait_for(body(lane), 10)
+        finally:
+            await lane.drain()
+            lane.close()
+
+    return asyncio.run(main())
+
+
+async def lengths(lane: Lane, sizes: Sequence[int]) -> list[int]:
+    tickets = [lane.submit(call(size)) for size in sizes]
+    return [len(await ticket.answer) for ticket in tickets]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_is_queued_at_one_moment_is_scored_together(inline: bool) -> None:
+    engine = Engine()
+    assert run(engine, lambda lane: lengths(lane, [3, 1, 2]), inline=inline) == [3, 1, 2]
+    assert engine.batches == [[3, 1, 2]]
+
+
+def test_batch_ends_at_its_candidates_and_at_its_requests() -> None:
+    engine = Engine()
+    run(engine, lambda lane: lengths(lane, [60, 30, 30, 200, 5, 5, 5, 5]), batch_candidates=100, batch_requests=4)
+    assert engine.batches == [[60, 30, 5, 5], [30, 5, 5], [200]]
+
+
+def test_calls_of_other_kinds_are_not_joined() -> None:
+    engine = Engine()
+
+    async def body(lane: Lane) -> None:
+        kinds = [((5,),), ((9,),), ((5,),), None, None]
+        await asyncio.gather(*(lane.submit(call(rows, kind)).answer for rows, kind in enumerate(kinds, 1)))
+
+    run(engine, body)
+    assert engine.batches == [[1, 3], [2], [4], [5]]
+
+
+def test_wait_lets_a_later_request_join() -> None:
+    engine = Engine()
+
+    async def body(lane: Lane) -> None:
+        first = lane.submit(call(1))
+        await asyncio.sleep(0.01)
+        await asyncio.gather(first.answer, lane.submit(call(2)).answer)
+
+    run(engine, body, wait_us=200_000)
+    assert engine.batches == [[1, 2]]
+
+
+def test_full_batch_does_not_wait() -> None:
+    engine = Engine()
+    started = time.monotonic()
+    run(engine, lambda lane: lengths(lane, [1, 1]), wait_us=5_000_000, batch_requests=2)
+    assert time.monotonic() - started < 1
+
+
+def test_full_queue_refuses_with_a_hint() -> None:
+    async def body(lane: Lane) -> Refusal:
+        for _ in range(2):
+            lane.submit(call(1))
+        with pytest.raises(Refusal, match=r"Too busy: 2 requests wait already, of at most 2 \(--queue\)") as told:
+            lane.submit(call(1))
+        return told.value
+
+    refusal = run(Engine(), body, queue=2)
+    assert refusal.status.http == 429
+    assert refusal.status.grpc == "RESOURCE_EXHAUSTED"
+    assert refusal.retry_after is not None
+
+
+def test_request_that_would_come_too_late_is_refused_at_once() -> None:
+    async def body(lane: Lane) -> Refusal:
+        lane.load.seconds_a_candidate = 0.01
+        first = lane.submit(call(100))
+        with pytest.raises(Refusal, match="1,000 ms of work are ahead of it, and it may wait 500 ms") as told:
+            lane.submit(call(1))
+        await first.answer
+        return told.value
+
+    assert run(Engine(), body, deadline_ms=500).retry_after == pytest.approx(1.0)
+
+
+def test_request_that_waited_too_long_is_not_scored() -> None:
+    engine = Engine(seconds=0.1)
+
+    async def body(lane: Lane) -> Any:
+        first = lane.submit(call(1))
+        await asyncio.sleep(0.02)
+        late = lane.submit(call(2), seconds=0.03)
+        await first.answer
+        return await late.answer
+
+    refusal = run(engine, body, inline=False)
+    assert refusal.kind == "expired"
+    assert "longer than it may, and was not scored" in str(refusal)
+    assert engine.batches == [[1]]
+
+
+def test_caller_that_gave_up_is_not_scored() -> None:
+    engine = Engine()
+
+    async def body(lane: Lane) -> None:
+        gone, stays = lane.submit(call(1)), lane.submit(call(2))
+        gone.answer.cancel()
+        await stays.answer
+
+    run(engine, body)
+    assert engine.batches == [[2]]
+
+
+def test_load_is_zero_when_all_is_answered() -> None:
+    async def body(lane: Lane) -> tuple[int, int, int]:
+        await lengths(lane, [5, 7])
+        return lane.load.waiting_candidates, lane.load.running_candidates, lane.waiting
+
+    assert run(Engine(), body) == (0, 0, 0)
+
+
+def test_closed_lane_refuses_what_waits() -> None:
+    async def body(lane: Lane) -> Any:
+        waits = lane.submit(call(1))
+        lane.close()
+        return await waits.answer
+
+    assert run(Engine(), body).kind == "draining"
