@@ -37,6 +37,8 @@ def serve(
     read_timeout: Annotated[float, typer.Option(help="seconds within which a request must have come whole")] = 10.0,
     drain: Annotated[float, typer.Option(help="seconds of answering on, after SIGTERM, while not ready")] = 1.0,
     vocabulary: Annotated[Path | None, typer.Option(help="raw values: JSON, {input: {value: id}}")] = None,
+    keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
+    state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
     needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
@@ -60,6 +62,8 @@ def serve(
         read_seconds=read_timeout,
         drain_seconds=drain,
         vocabulary=None if vocabulary is None else str(vocabulary.resolve()),
+        keep=keep,
+        state=None if state is None else str(state.resolve()),
     )
     run_service(settings)
 

@@ -1,5 +1,6 @@
 """The whole HTTP side of a worker: inference first, then the other routes."""
 
+from flyweight.serving.admin_routes import AdminRoutes
 from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
 from flyweight.serving.docs_page import docs_routes
@@ -14,5 +15,6 @@ def build_application(desk: Desk, administration: Administration) -> App:
         *Protocol(desk, administration).routes(),
         *RankRoute(desk).routes(),
         *docs_routes(desk.repository),
+        *AdminRoutes(desk.repository, administration).routes(),
     ]
     return first_infer(desk, application(routes))

@@ -18,11 +18,13 @@ class Source:
         model: the name that requests give.
         path: of the bundle.
         version: the name of this version.
+        digest: SHA-256 of the bundle's manifest, which holds the hashes of all else; "" before it was opened.
     """
 
     model: str
     path: str
     version: str = "1"
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Settings:
         read_seconds: within which a request must have come whole.
         drain_seconds: how long requests are still answered after SIGTERM, while readiness says no.
         vocabulary: path of a file of raw values, see `vocabulary`.
+        keep: versions of a model that answered before and stay in memory for going back.
+        state: folder that keeps what is served over a restart; None keeps nothing.
     """
 
     sources: tuple[Source, ...]
@@ -56,6 +60,8 @@ class Settings:
     read_seconds: float = 10.0
     drain_seconds: float = 1.0
     vocabulary: str | None = None
+    keep: int = 1
+    state: str | None = None
 
     def __post_init__(self) -> None:
         least: dict[str, tuple[Any, float]] = {
@@ -69,6 +75,7 @@ class Settings:
             "max-wait-us": (self.limits.wait_us, 0),
             "queue": (self.limits.queue, 1),
             "deadline-ms": (self.limits.deadline_ms, 1),
+            "keep": (self.keep, 0),
         }
         for name, (value, low) in least.items():
             if not low <= value < 2**40:
@@ -95,7 +102,7 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
         name, equals, path = text.partition("=")
         if not equals or "/" in name:
             name, path = Path(text).resolve().name.removesuffix(".fly"), text
-        if not name or not path or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if not path or not _fits_url(name):
             raise InputError(
                 f"{text!r} names no model that a URL can hold; give NAME=PATH, NAME of letters, digits, '-', '_', '.'."
             )
@@ -115,6 +122,21 @@ def address_of(host: str, port: int) -> str:
         '[::1]:8000'
     """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_name(name: str) -> str:
+    """Return a model's or version's name if a URL can hold it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not _fits_url(name):
+        raise InputError(f"{name[:80]!r} is no name: give up to 64 letters, digits, '-', '_', '.'.")
+    return name
+
+
+def _fits_url(name: str) -> bool:
+    return len(name) <= 64 and name.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
 def settings_to_json(settings: Settings) -> str:
