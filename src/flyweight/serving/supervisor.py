@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flyweight.errors import FlyweightError, InputError
+from flyweight.serving.gathering import Gathering
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.seats import ABSENT, Seats, make_seats
 from flyweight.serving.settings import Settings, Source, settings_to_json
@@ -62,6 +63,7 @@ class Supervisor:
         self._sources = {source.model: source for source in settings.sources}
         self._unloaded: set[str] = set()
         self._workers: list[Worker] = []
+        self._gathering = Gathering(self._wires)
         self._ending = asyncio.Event()
         self._changing = asyncio.Lock()
 
@@ -143,7 +145,7 @@ class Supervisor:
             command = (sys.executable, "-m", "flyweight.serving.worker", *map(str, (*files, place)))
             process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
         ours.setblocking(False)
-        wire = Wire({"load": self.load, "unload": self.unload})
+        wire = Wire({"load": self.load, "unload": self.unload, "collect": self._gathering.collect})
         await wire.open(ours)
         worker = Worker(process, wire, asyncio.create_task(wire.listen()))
         self._workers.append(worker)
@@ -192,6 +194,10 @@ class Supervisor:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
+
+    def _wires(self) -> dict[int, Wire]:
+        """Return the wire to each worker that takes requests."""
+        return {worker.process.pid: worker.wire for worker in self._workers if worker.ready}
 
     async def _end(self, listening: socket.socket) -> None:
         listening.close()  # ours; the workers' own stay open until they have emptied the backlog

@@ -1,0 +1,142 @@
+"""`/metrics` for Prometheus, `/v1/status` for people and the page, and the stored requests that one may send."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import flyweight
+from flyweight.bundle.samples import Sample
+from flyweight.serving.exposition import write_metrics
+from flyweight.serving.gathering import Snapshot
+from flyweight.serving.metering import Metering
+from flyweight.serving.openapi import rank_example
+from flyweight.serving.recent import history_of, recent_of
+from flyweight.serving.repository import Model, Repository
+from flyweight.serving.routes import answer_json
+from flyweight.serving.score_reference import noise_of, stability_index
+from flyweight.serving.served import Served
+
+#: Stored requests that the page offers, and the candidates of each.
+SAMPLES, CANDIDATES = 5, 20
+
+
+class StatusRoutes:
+    """The handlers.
+
+    Args:
+        repository: the models of this worker; all workers have the same.
+        metering: of this worker.
+        collect: gives what all workers counted.
+    """
+
+    def __init__(
+        self, repository: Repository, metering: Metering, collect: Callable[[], Awaitable[Snapshot]]
+    ) -> None:
+        self._repository = repository
+        self._metering = metering
+        self._collect = collect
+
+    def routes(self) -> list[Route]:
+        """Return all of them."""
+        return [
+            Route("/metrics", self._metrics),
+            Route("/v1/status", self._status),
+            Route("/v1/status/models/{model}/samples", self._samples),
+        ]
+
+    async def _metrics(self, request: Request) -> Response:
+        snapshot = await self._collect()
+        text, kind = write_metrics(snapshot, self._metering.references(), request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
+
+    async def _status(self, request: Request) -> Response:
+        snapshot = await self._collect()
+        models = [self._model(name, entry, snapshot) for name, entry in sorted(self._repository.models.items())]
+        now = snapshot["now"]
+        head = {"flyweight": flyweight.__version__, "draining": self._repository.draining}
+        return answer_json({**head, "workers": now["workers"], "memory": now["memory"], "models": models})
+
+    async def _samples(self, request: Request) -> Response:
+        served = self._repository.answerer(request.path_params["model"], None, {})
+        why = _why_unranked(served)
+        stored = () if why else served.opened.ranker.bundle.samples[:SAMPLES]
+        if not why and not stored:
+            why = "The bundle stores no requests; write one."
+        return answer_json({"samples": [_request_of(served, sample) for sample in stored], "why": why})
+
+    def _model(self, name: str, entry: Model, snapshot: Snapshot) -> dict[str, Any]:
+        lasting = snapshot["lasting"].get(name, {})
+        recent = snapshot["now"]["recent"].get(name, {})
+        references = self._metering.references().get(name, {})
+        versions = []
+        for version, served in entry.versions.items():
+            counts = lasting.get(version, {"requests": {}, "errors": {}})
+            errors, requests = (sum(counts[key].values()) for key in ("errors", "requests"))
+            drift = _drift(references.get(version), recent.get(version, {}))
+            counted = {"answered": requests - errors, "errors": errors, "drift": drift}
+            versions.append({**describe_version(served), **counted})
+        return {
+            "name": name,
+            "ready": entry.answering is not None,
+            "answering": entry.answering,
+            "reason": entry.reason,
+            "versions": versions,
+            "history": history_of(recent.values()),
+        }
+
+
+def describe_version(served: Served) -> dict[str, Any]:
+    """Return what a version is and what its certificate says; sizes in bytes, times in ms."""
+    ranker = served.opened.ranker
+    manifest, certificate = ranker.manifest, ranker.manifest.certificate
+    tried = next((one for one in ranker.bundle.timing.engines if one.name == ranker.engine), None)
+    latency = None if tried is None or tried.latency is None else tried.latency
+    drop = manifest.drop
+    return {
+        "version": served.version,
+        "name": manifest.name,
+        "engine": ranker.engine,
+        "size": {"before": manifest.before.bytes, "after": manifest.after.bytes},
+        "drop": {"value": drop.value, "low": drop.low, "high": drop.high},
+        "certificate": {
+            "metric": certificate.metric,
+            "margin": certificate.margin,
+            "confidence": certificate.confidence,
+            "certified": certificate.certified,
+            "n": certificate.n,
+        },
+        "latency": None if latency is None else {"p50": latency.p50, "candidates": latency.candidates},
+    }
+
+
+def _drift(reference: tuple[list[int], float] | None, moments: dict[str, Any]) -> dict[str, Any] | None:
+    bins = recent_of(moments).bins
+    if reference is None or len(reference[0]) != len(bins) or not sum(bins):
+        return None
+    return {
+        "psi": stability_index(reference[0], bins),
+        "noise": noise_of(reference[0], bins),
+        "scores": sum(bins),
+    }
+
+
+def _why_unranked(served: Served) -> str:
+    """Return why a model's requests are none of `/v1/rank`; "" where they are."""
+    takes = served.opened.takes
+    if not takes.offered or takes.flat:
+        return "The model takes no candidates of a request; /docs shows how it is asked."
+    if served.opened.ranker.manifest.output == "columns":
+        return "The model gives several scores a candidate, which are no ranking; /docs shows how it is asked."
+    return ""
+
+
+def _request_of(served: Served, sample: Sample) -> dict[str, Any]:
+    """Return a stored request as `/v1/rank` takes it."""
+    takes = served.opened.takes
+    asked = {name: np.asarray(sample.inputs[name])[:1] for name in takes.asked}
+    offered = {name: np.asarray(sample.inputs[name])[:CANDIDATES] for name in takes.offered}
+    return rank_example(served.model, asked, offered)
