@@ -195,11 +195,15 @@ def _examples(ready: list[Served]) -> tuple[Json, Json]:
     for served in ready:
         opened = served.opened
         call = sample_call(opened.ranker, opened.takes, 3)
-        inputs = [_tensor(name, array) for name, array in {**call.asked, **call.offered}.items()]
-        infer[served.model] = {"value": {"inputs": inputs}}
+        infer[served.model] = {"value": infer_example({**call.asked, **call.offered})}
         if opened.takes.offered and not opened.takes.flat:
             rank[served.model] = {"value": rank_example(served.model, call.asked, call.offered)}
     return infer, rank
+
+
+def infer_example(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Json:
+    """Return arrays of a request as the protocol v2 takes them."""
+    return {"inputs": [_tensor(name, array) for name, array in arrays.items()]}
 
 
 def rank_example(model: str, asked: Mapping[str, Any], offered: Mapping[str, Any]) -> Json:

@@ -13,15 +13,15 @@ from flyweight.bundle.samples import Sample
 from flyweight.serving.exposition import write_metrics
 from flyweight.serving.gathering import Snapshot
 from flyweight.serving.metering import Metering
-from flyweight.serving.openapi import rank_example
+from flyweight.serving.openapi import infer_example, rank_example
 from flyweight.serving.recent import history_of, recent_of
 from flyweight.serving.repository import Model, Repository
 from flyweight.serving.routes import answer_json
 from flyweight.serving.score_reference import noise_of, stability_index
 from flyweight.serving.served import Served
 
-#: Stored requests that the page offers, and the candidates of each.
-SAMPLES, CANDIDATES = 5, 20
+#: Stored requests that the page offers, the candidates of each, and its rows where a model takes none.
+SAMPLES, CANDIDATES, ROWS = 5, 20, 3
 
 
 class StatusRoutes:
@@ -62,11 +62,13 @@ class StatusRoutes:
 
     async def _samples(self, request: Request) -> Response:
         served = self._repository.answerer(request.path_params["model"], None, {})
-        why = _why_unranked(served)
-        stored = () if why else served.opened.ranker.bundle.samples[:SAMPLES]
-        if not why and not stored:
-            why = "The bundle stores no requests; write one."
-        return answer_json({"samples": [_request_of(served, sample) for sample in stored], "why": why})
+        stored = served.opened.ranker.bundle.samples[:SAMPLES]
+        if _is_ranked(served):
+            route, samples = "v1/rank", [_rank_request(served, sample) for sample in stored]
+        else:
+            route = f"v2/models/{served.model}/infer"
+            samples = [_infer_request(served, sample) for sample in stored]
+        return answer_json({"route": route, "samples": samples})
 
     def _model(self, name: str, entry: Model, snapshot: Snapshot) -> dict[str, Any]:
         lasting = snapshot["lasting"].get(name, {})
@@ -85,6 +87,7 @@ class StatusRoutes:
             "answering": entry.answering,
             "reason": entry.reason,
             "versions": versions,
+            "refused": sum(sum(counts["errors"].values()) for counts in lasting.values()),
             "history": history_of(recent.values()),
         }
 
@@ -124,19 +127,21 @@ def _drift(reference: tuple[list[int], float] | None, moments: dict[str, Any]) -
     }
 
 
-def _why_unranked(served: Served) -> str:
-    """Return why a model's requests are none of `/v1/rank`; "" where they are."""
+def _is_ranked(served: Served) -> bool:
+    """Return whether `/v1/rank` answers with this model."""
     takes = served.opened.takes
-    if not takes.offered or takes.flat:
-        return "The model takes no candidates of a request; /docs shows how it is asked."
-    if served.opened.ranker.manifest.output == "columns":
-        return "The model gives several scores a candidate, which are no ranking; /docs shows how it is asked."
-    return ""
+    return bool(takes.offered) and not takes.flat and served.opened.ranker.manifest.output != "columns"
 
 
-def _request_of(served: Served, sample: Sample) -> dict[str, Any]:
+def _rank_request(served: Served, sample: Sample) -> dict[str, Any]:
     """Return a stored request as `/v1/rank` takes it."""
     takes = served.opened.takes
     asked = {name: np.asarray(sample.inputs[name])[:1] for name in takes.asked}
     offered = {name: np.asarray(sample.inputs[name])[:CANDIDATES] for name in takes.offered}
     return rank_example(served.model, asked, offered)
+
+
+def _infer_request(served: Served, sample: Sample) -> dict[str, Any]:
+    """Return a few rows of a stored batch as the protocol v2 takes them; all where inputs differ in length."""
+    rows = None if served.opened.takes.flat else ROWS
+    return infer_example({name: np.asarray(array)[:rows] for name, array in sample.inputs.items()})

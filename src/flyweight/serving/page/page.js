@@ -60,19 +60,21 @@ function showTotals(status) {
   find("totals").replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }
 
-function certificateFacts(version) {
+const nameOf = (metric) => /^g?auc$|^ndcg/i.test(metric) ? metric.toUpperCase() : metric[0].toUpperCase() + metric.slice(1);
+
+function factsOf(version, refused) {
   const { drop, certificate, size } = version;
   const ratio = size.after ? size.before / size.after : 0;
   const range = drop.low === null || drop.high === null ? "no interval" : `[${signed(drop.low)}, ${signed(drop.high)}]`;
   const shift = version.drift
     ? [["Score drift", `PSI ${version.drift.psi.toFixed(2)}`, `${whole(version.drift.scores)} scores against those stored; noise ${version.drift.noise.toFixed(2)}`]] : [];
   return [
-    [`${certificate.metric.toUpperCase()} drop`, signed(drop.value),
+    [`${nameOf(certificate.metric)} drop`, signed(drop.value),
       `${range}, ${Math.round(certificate.confidence * 100)}%, n = ${whole(certificate.n)}`],
     ["Size", bytes(size.after), ratio > 1 ? `${bytes(size.before)} before, ${short(ratio)}× smaller` : "as before"],
     ["Engine", version.engine, version.latency
       ? `${version.latency.p50.toFixed(2)} ms for ${whole(version.latency.candidates)} candidates when it was built` : ""],
-    ["Answered", whole(version.answered), version.errors ? `${whole(version.errors)} refused` : "none refused"],
+    ["Answered", whole(version.answered), refused ? `${whole(refused)} refused` : "none refused"],
     ...shift,
   ];
 }
@@ -110,7 +112,7 @@ function showModel(model) {
   card.title.replaceChildren(make("h2", {}, model.name), ...(answering ? [badgeOf(answering.certificate)]
     : [make("span", { class: "badge bad" }, "not ready")]));
   card.about.textContent = answering ? `${answering.name}, version ${model.answering}` : model.reason;
-  card.facts.replaceChildren(...(answering ? certificateFacts(answering) : []).map(([name, value, more]) =>
+  card.facts.replaceChildren(...(answering ? factsOf(answering, model.refused) : []).map(([name, value, more]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, value, make("small", {}, more)))));
   card.versions.replaceChildren(...(model.versions.length > 1 ? [versionTable(model)] : []));
   card.latency.show(model.history);
@@ -130,26 +132,27 @@ function showModels(status) {
   }
 }
 
-/** A request with one candidate a line. */
+/** A request with one candidate, or one input, a line. */
 function spell(body) {
+  if (body.inputs) return `{\n  "inputs": [\n${body.inputs.map((one) => `    ${JSON.stringify(one)}`).join(",\n")}\n  ]\n}`;
   const lines = body.candidates.map((one) => `    ${JSON.stringify(one)}`).join(",\n");
   const { candidates, ...rest } = body;
   const head = Object.entries(rest).map(([key, value]) => `  ${JSON.stringify(key)}: ${JSON.stringify(value)}`).join(",\n");
   return `{\n${head},\n  "candidates": [\n${lines}\n  ]\n}`;
 }
 
-let samples = [];
+let samples = [], route = "v1/rank";
 async function loadSamples() {
   const model = find("model").value;
   try {
     const { found } = await ask(`v1/status/models/${encodeURIComponent(model)}/samples`);
     if (model !== find("model").value) return;
-    samples = found.samples;
+    ({ samples, route } = found);
+    find("send").textContent = route === "v1/rank" ? "Rank the candidates" : "Send the request";
     find("sample").replaceChildren(...samples.map((_, place) => make("option", { value: place }, `${place + 1} of ${samples.length}`)));
     find("sample").disabled = samples.length < 2;
-    find("send").disabled = find("body").disabled = samples.length === 0;
     find("body").value = samples.length ? spell(samples[0]) : "";
-    tell(samples.length ? "" : found.why, false);
+    tell(samples.length ? "" : "The bundle stores no requests; write one.", false);
   } catch (error) { tell(error.message, true); }
   clearRanked();
 }
@@ -192,6 +195,20 @@ function showRanked(ranked, candidates) {
   find("ranked").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
+/** One row of the output a row, with its highest columns. */
+function showOutput({ shape, data }) {
+  const width = data.length / Math.max(shape[0], 1);
+  const rows = Array.from({ length: shape[0] }, (_, row) => {
+    const values = data.slice(row * width, (row + 1) * width).map((value, column) => [value, column]);
+    const shown = values.sort((a, b) => b[0] - a[0]).slice(0, 5).map(([value, column]) =>
+      (width > 1 ? `${column}: ${value.toPrecision(4)}` : value.toPrecision(4)));
+    return make("tr", {}, make("td", {}, String(row + 1)), make("td", {}, shown.join(",  ")));
+  });
+  const head = make("tr", {}, make("th", { scope: "col", class: "place" }, "Row"),
+    make("th", { scope: "col" }, width > 1 ? `Highest of ${width} columns, each with its score` : "Score"));
+  find("ranked").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+}
+
 find("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   find("send").disabled = true;
@@ -199,10 +216,15 @@ find("ask").addEventListener("submit", async (event) => {
     let body;
     try { body = JSON.parse(find("body").value); } catch (error) { throw new Refused(0, `The request is no JSON: ${error.message}`); }
     const started = performance.now();
-    const { found } = await ask("v1/rank", JSON.stringify(body));
-    const took = performance.now() - started;
-    showRanked(found.ranked, body.candidates);
-    tell(`${found.ranked.length} of ${body.candidates.length} candidates, version ${found.version}, ${took.toFixed(1)} ms to this page and back.`, false);
+    const { found } = await ask(route, JSON.stringify(body));
+    const took = `${(performance.now() - started).toFixed(1)} ms to this page and back.`;
+    if (route === "v1/rank") {
+      showRanked(found.ranked, body.candidates);
+      tell(`${found.ranked.length} of ${body.candidates.length} candidates, version ${found.version}, ${took}`, false);
+    } else {
+      showOutput(found.outputs[0]);
+      tell(`Version ${found.model_version}, ${took}`, false);
+    }
   } catch (error) {
     clearRanked();
     tell(error.message, true);
