@@ -28,7 +28,7 @@ def page_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (folder / "tokens").write_text(f"{TOKEN}\n")
     made = tiny_models.contents(folder / "export", proto=tiny_models.hoisted_ranker(), name=HOSTILE)
     bundle = write_bundle(folder / "ranker.fly", made)
-    with started(bundle, f"other={bundle}", "--token-file", folder / "tokens") as running:
+    with started(bundle, f"other={bundle}", "--token-file", folder / "tokens", "--drain", "0") as running:
         body = orjson.dumps(body_of(request(20)))
         for _ in range(30):
             assert running.ask("POST", "/v2/models/ranker/infer", body, authorization=f"Bearer {TOKEN}")[0] == 200

@@ -20,7 +20,7 @@ def lines_of(service_lines: list[str]) -> list[dict[str, object]]:
 
 
 def test_lines_of_requests_carry_ids_and_no_content(hoisted: Path) -> None:
-    with started(hoisted, "--access-log", "1") as service:
+    with started(hoisted, "--access-log", "1", "--drain", "0") as service:
         body = orjson.dumps(body_of(request(5)))
         ours = service.ask("POST", "/v2/models/ranker/infer", body, X_Request_ID="order-7", Authorization=SECRET)
         assert ours[2]["x-request-id"] == "order-7"

@@ -89,7 +89,7 @@ def test_sum_keeps_what_a_dead_worker_told() -> None:
 
 
 def test_scrape_counts_each_request_of_all_workers(hoisted: Path) -> None:
-    with started(hoisted, "--workers", "2") as service:
+    with started(hoisted, "--workers", "2", "--drain", "0") as service:
         assert scrape(service)["flyweight_workers",] == 2
         seen: dict[str, int] = {}
         for number in range(40):  # each connection may reach another worker
@@ -129,7 +129,7 @@ def test_scrape_counts_each_request_of_all_workers(hoisted: Path) -> None:
 def test_unknown_ids_are_counted_by_field(tmp_path: Path) -> None:
     inputs = {**tiny_models.INPUTS, "item_id": tiny_models.INPUTS["item_id"].model_copy(update={"unknown": 0})}
     made = tiny_models.contents(tmp_path / "export", proto=tiny_models.hoisted_ranker(), inputs=inputs)
-    with started(write_bundle(tmp_path / "ranker.fly", made)) as service:
+    with started(write_bundle(tmp_path / "ranker.fly", made), "--drain", "0") as service:
         for unseen in (3, 2):
             arrays = request(10)
             arrays["item_id"][:unseen] = -1

@@ -121,7 +121,7 @@ def test_guarded_service_over_tls(hoisted: Path, tmp_path: Path, certificate: tu
     users, admins = tmp_path / "users", tmp_path / "admins"
     users.write_text(f"{USER}\n")
     admins.write_text(f"{ADMIN}\n")
-    options = ["--token-file", users, "--admin-token-file", admins, "--grpc-port", "0"]
+    options = ["--drain", "0", "--token-file", users, "--admin-token-file", admins, "--grpc-port", "0"]
     options += ["--certificate", certificate[0], "--key", certificate[1]]
     with started(hoisted, *options) as service:
         trusted = ssl.create_default_context(cafile=str(certificate[0]))

@@ -5,6 +5,7 @@ process above is gone.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from flyweight.serving.grpc_service import GrpcServer
 
 logger = logging.getLogger("flyweight.serving")
+#: Seconds that the last traces may take to be sent.
+WATCHING_SECONDS = 3.0
 
 
 class Worker:
@@ -175,7 +178,8 @@ class Worker:
             await self._grpc.stop()
         await self._serving
         await repository.drain()
-        await asyncio.to_thread(self._stop_watching)
+        with contextlib.suppress(TimeoutError):  # a collector of traces that is not there must not hold the end up
+            await asyncio.wait_for(asyncio.to_thread(self._stop_watching), WATCHING_SECONDS)
 
 
 async def _work(listening: socket.socket, channel: socket.socket, seats: int, place: int) -> None:
