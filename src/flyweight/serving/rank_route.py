@@ -39,7 +39,7 @@ class RankRoute:
         return [Route("/v1/rank", self._rank, methods=["POST"])]
 
     async def _rank(self, request: Request) -> Response:
-        caller = caller_of(dict(request.scope["headers"]))
+        caller = request.scope["caller"] = caller_of(dict(request.scope["headers"]))
         answer = await self._answer(request, caller)
         headers = {REQUEST_ID.decode(): caller.named()}
         body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
