@@ -23,17 +23,19 @@ function number(value) {
   return value >= 100 ? Math.round(value).toLocaleString("en") : value >= 10 ? value.toFixed(1) : value === 0 ? "0" : value.toFixed(2);
 }
 
-/** The paths of a line, broken where nothing was measured. */
+/** The paths of a line, broken where nothing was measured, and of the points that stand alone. */
 function trace(points, key, x, y) {
-  let path = "", open = false;
+  let path = "", dots = "", open = false;
   points.forEach((point, place) => {
     const value = point[key];
     if (value === null) { open = false; return; }
     const lone = !open && (place + 1 >= points.length || points[place + 1][key] === null);
-    path += `${open ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}${lone ? "h0.01" : ""}`;
+    const at = `${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+    path += `${open ? "L" : "M"}${at}`;
+    if (lone) dots += `M${at}h0.01`;
     open = true;
   });
-  return path;
+  return { path, dots };
 }
 
 /** Put a chart into a parent; returns `show(points)`. */
@@ -87,11 +89,12 @@ export function drawChart(parent, title, unit, keys) {
       parts.push(draw("text", { x: (LEFT + width) / 2, y: HEIGHT / 2 - 14, "text-anchor": "middle" }, "No requests in the last five minutes"));
     }
     if (unit === "/s" && points.length) {
-      parts.push(draw("path", { class: "area c0", d: `${trace(points, keys[0], x, y)}L${x(points.length - 1)} ${y(0)}L${x(0)} ${y(0)}Z` }));
+      parts.push(draw("path", { class: "area c0", d: `${trace(points, keys[0], x, y).path}L${x(points.length - 1)} ${y(0)}L${x(0)} ${y(0)}Z` }));
     }
     keys.map((key, place) => [key, unit === "/s" && place ? 2 : place]).reverse().forEach(([key, colour]) => {
       if (unit === "/s" && colour === 2 && !points.some((point) => point[key] > 0)) return;
-      parts.push(draw("path", { class: `line c${colour}`, d: trace(points, key, x, y) }));
+      const { path, dots } = trace(points, key, x, y);
+      parts.push(draw("path", { class: `line c${colour}`, d: path }), draw("path", { class: `dot c${colour}`, d: dots }));
     });
     if (cursor !== null) parts.push(draw("line", { class: "cursor", x1: x(cursor), x2: x(cursor), y1: TOP, y2: HEIGHT - BOTTOM }));
     svg.replaceChildren(...parts);

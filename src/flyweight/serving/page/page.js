@@ -141,6 +141,13 @@ function spell(body) {
   return `{\n${head},\n  "candidates": [\n${lines}\n  ]\n}`;
 }
 
+/** Put a request into the form, which gets as long as it. */
+function fill(body) {
+  const text = body ? spell(body) : "";
+  find("body").value = text;
+  find("body").rows = Math.min(Math.max(text.split("\n").length + 1, 8), 28);
+}
+
 let samples = [], route = "v1/rank";
 async function loadSamples() {
   const model = find("model").value;
@@ -151,7 +158,7 @@ async function loadSamples() {
     find("send").textContent = route === "v1/rank" ? "Rank the candidates" : "Send the request";
     find("sample").replaceChildren(...samples.map((_, place) => make("option", { value: place }, `${place + 1} of ${samples.length}`)));
     find("sample").disabled = samples.length < 2;
-    find("body").value = samples.length ? spell(samples[0]) : "";
+    fill(samples[0]);
     tell(samples.length ? "" : "The bundle stores no requests; write one.", false);
   } catch (error) { tell(error.message, true); }
   clearRanked();
@@ -233,7 +240,7 @@ find("ask").addEventListener("submit", async (event) => {
 });
 find("model").addEventListener("change", loadSamples);
 find("sample").addEventListener("change", () => {
-  find("body").value = spell(samples[Number(find("sample").value)]);
+  fill(samples[Number(find("sample").value)]);
   clearRanked();
   tell("", false);
 });
@@ -253,6 +260,7 @@ async function look() {
   try {
     const { found } = await ask("v1/status");
     find("unlock").hidden = true;
+    find("links").hidden = token !== "";  // a link cannot carry a token
     find("served").hidden = false;
     showTotals(found);
     showModels(found);
