@@ -48,6 +48,11 @@ class Access:
             None if path is None else TokenFile(Path(path)) for path in (security.token_file, security.admin_token_file)
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everyone who reaches the service may use it."""
+        return self._tokens is None
+
     def check_use(self, origin: Origin) -> None:
         """Check a request that changes nothing; whoever may change things may also use them.
 

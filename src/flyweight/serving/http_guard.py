@@ -18,13 +18,14 @@ def guarded(app: App, access: Access, desk: Desk) -> App:
     """
 
     async def guard(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["path"] in PAGE_PATHS:
+        path = scope.get("path", "")
+        admin = is_admin(path)
+        if (access.is_open and not admin) or path in OPEN_PATHS or path in PAGE_PATHS:
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         try:
-            check = access.check_admin if is_admin(scope["path"]) else access.check_use
-            check(_origin(scope, headers))
+            (access.check_admin if admin else access.check_use)(_origin(scope, headers))
         except Refusal as refusal:
             caller = caller_of(headers)
             desk.refuse("http", "", refusal, caller)

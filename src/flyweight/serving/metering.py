@@ -58,7 +58,7 @@ class Metering:
         for (model, version), series in self._series.items():
             lasting.setdefault(model, {})[version] = series.lasting()
             recent.setdefault(model, {})[version] = series.recent(number)
-        now = {"workers": 1, "memory": self._own_memory(), "waiting": self._waiting(), "recent": recent}
+        now = {"workers": 1, "memory": self._memory, "waiting": self._waiting(), "recent": recent}
         return {"lasting": lasting, "now": now}
 
     def references(self) -> dict[str, dict[str, tuple[list[int], float]]]:
@@ -79,8 +79,9 @@ class Metering:
             for model, entry in models
         }
 
-    def _own_memory(self) -> dict[str, int]:
+    def read_memory(self) -> None:
+        """Look at the memory again if it is time to; takes tens of ms, so never on the event loop's thread."""
         if time.monotonic() - self._memory_read > MEMORY_SECONDS:
-            self._memory, self._memory_read = own_memory(), time.monotonic()
-        return self._memory
+            self._memory_read = time.monotonic()
+            self._memory = own_memory()
 

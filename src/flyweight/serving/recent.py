@@ -35,13 +35,18 @@ def recent_of(moments: Mapping[str, Mapping[str, Any]], most: int | None = None)
 
 def sum_moments(moments: Iterable[Mapping[str, Any]]) -> Recent:
     """Return the sum of moments."""
-    total: Any = None
+    total = Recent()
+    latency = total.latency
     for one in moments:
-        total = one if total is None else added(total, one)
-    if total is None:
-        return Recent()
-    latency = {int(bucket): count for bucket, count in total["latency"].items()}
-    return Recent(**{**total, "latency": latency})
+        total.requests += one["requests"]
+        total.errors += one["errors"]
+        total.candidates += one["candidates"]
+        total.score_sum += one["score_sum"]
+        for bucket, count in one["latency"].items():
+            latency[int(bucket)] = latency.get(int(bucket), 0) + count
+        if any(one["bins"]):  # those of another bundle under this version's name have another length
+            total.bins = added(total.bins, one["bins"]) if total.bins else one["bins"]
+    return total
 
 
 def history_of(versions: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, float | None]]:

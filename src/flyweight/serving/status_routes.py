@@ -1,5 +1,6 @@
 """`/metrics` for Prometheus, `/v1/status` for people and the page, and the stored requests that one may send."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -50,12 +51,22 @@ class StatusRoutes:
 
     async def _metrics(self, request: Request) -> Response:
         snapshot = await self._collect()
-        text, kind = write_metrics(snapshot, self._metering.references(), request.headers.get("accept", ""))
+        references, accept = self._metering.references(), request.headers.get("accept", "")
+        # Milliseconds of work, which no request in the loop should wait for.
+        text, kind = await asyncio.to_thread(write_metrics, snapshot, references, accept)
         return Response(text, headers={"content-type": kind})
 
     async def _status(self, request: Request) -> Response:
         snapshot = await self._collect()
-        models = [self._model(name, entry, snapshot) for name, entry in sorted(self._repository.models.items())]
+        recent = snapshot["now"]["recent"]
+        histories = await asyncio.to_thread(
+            lambda: {name: history_of(found.values()) for name, found in recent.items()}
+        )
+        entries = sorted(self._repository.models.items())
+        models = [
+            {**self._model(name, entry, snapshot), "history": histories.get(name) or history_of([])}
+            for name, entry in entries
+        ]
         now = snapshot["now"]
         head = {"flyweight": flyweight.__version__, "draining": self._repository.draining}
         return answer_json({**head, "workers": now["workers"], "memory": now["memory"], "models": models})
@@ -88,7 +99,6 @@ class StatusRoutes:
             "reason": entry.reason,
             "versions": versions,
             "refused": sum(sum(counts["errors"].values()) for counts in lasting.values()),
-            "history": history_of(recent.values()),
         }
 
 

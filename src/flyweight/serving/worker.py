@@ -145,6 +145,7 @@ class Worker:
     async def snapshot(self) -> dict[str, Any]:
         """Return what this worker counted so far."""
         assert self._metering is not None
+        await asyncio.to_thread(self._metering.read_memory)
         return self._metering.snapshot()
 
     async def _collect(self) -> dict[str, Any]:
