@@ -45,6 +45,8 @@ def serve(
     log_format: Annotated[str, typer.Option(help="json, text, or auto: text for a terminal")] = "auto",
     access_log: Annotated[float, typer.Option(help="share of answered requests to log, with all refused")] = 0.0,
     telemetry: Annotated[bool, typer.Option("--telemetry", help="send traces to OpenTelemetry's collector")] = False,
+    keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
+    state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
     needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
@@ -72,6 +74,8 @@ def serve(
         vocabulary=_path(vocabulary),
         security=Security(_path(token_file), _path(admin_token_file), _path(certificate), _path(key), insecure),
         watching=Watching(log_format, access_log, telemetry),
+        keep=keep,
+        state=None if state is None else str(state.resolve()),
     )
     run_service(settings)
 

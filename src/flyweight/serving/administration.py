@@ -1,8 +1,10 @@
-"""Loading and unloading models in every worker: what one worker is asked for, all of them do."""
+"""Changing what is served in every worker: what one worker is asked for, all of them do."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from flyweight.serving.changes import Changes
+from flyweight.serving.following import Follower
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.wire import Wire
@@ -23,46 +25,63 @@ class Administration(Protocol):
         """Take a model out of service once what was accepted is answered."""
         ...
 
+    async def change(self, change: str, model: str, values: Mapping[str, Any]) -> Any:
+        """Make one of the changes of `changes.Changes` and return what it returns.
+
+        Raises:
+            FlyweightError: it cannot be made; nothing was changed.
+        """
+        ...
+
 
 class OwnAdministration:
-    """Changes what this process serves, and no other."""
+    """Changes what this process serves, and no other.
+
+    Args:
+        repository: its models.
+    """
 
     def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+        follower = Follower(repository)
+        rollouts = {name: entry.rollout for name, entry in repository.models.items()}
+        self._changes = Changes(rollouts, lambda: [follower], repository.settings.keep)
 
     async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Load a model from the path that it had."""
         refuse_parameters(parameters)
-        await self._repository.prepare(self._repository.entry(model).source)
-        await self._repository.switch(model)
+        await self.change("load", model, {})
 
     async def unload(self, model: str) -> None:
         """Unload a model."""
-        await self._repository.unload(model)
+        await self.change("unload", model, {})
+
+    async def change(self, change: str, model: str, values: Mapping[str, Any]) -> Any:
+        """Make a change in this process."""
+        return await self._changes.change(change, model, values)
 
 
 class AskedAdministration:
     """Changes what all workers serve, by asking the process above them.
 
     Args:
-        repository: of this worker, which knows the models' names.
         wire: to the process above.
     """
 
-    def __init__(self, repository: Repository, wire: Wire) -> None:
-        self._repository = repository
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
     async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Load a model in every worker, or in none."""
         refuse_parameters(parameters)
-        self._repository.entry(model)
-        await self._wire.ask("load", model=model)
+        await self.change("load", model, {})
 
     async def unload(self, model: str) -> None:
         """Unload a model in every worker."""
-        self._repository.entry(model)
-        await self._wire.ask("unload", model=model)
+        await self.change("unload", model, {})
+
+    async def change(self, change: str, model: str, values: Mapping[str, Any]) -> Any:
+        """Make a change in every worker, or in none."""
+        return await self._wire.ask("change", change=change, model=model, values=dict(values))
 
 
 def refuse_parameters(parameters: Any) -> None:

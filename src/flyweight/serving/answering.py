@@ -129,6 +129,9 @@ class Desk:
         if isinstance(outcome, FlyweightError):
             raise refusal_of(outcome)
         told.scores = outcome
+        entry = self.repository.models[model]
+        if entry.shadowing is not None and served.version == entry.answering:
+            entry.shadowing.offer(call, outcome, served.lane)
 
 
 def _seconds_allowed(tensors: Tensors) -> float | None:

@@ -1,5 +1,6 @@
 """The whole HTTP side of a worker: inference first, then the other routes."""
 
+from flyweight.serving.admin_routes import AdminRoutes
 from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
 from flyweight.serving.docs_page import docs_routes
@@ -18,5 +19,6 @@ def build_application(desk: Desk, administration: Administration, status: Status
         *docs_routes(desk.repository),
         *status.routes(),
         *page_routes(),
+        *AdminRoutes(desk.repository, administration).routes(),
     ]
     return first_infer(desk, application(routes))

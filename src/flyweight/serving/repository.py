@@ -1,16 +1,20 @@
 """Which models are here, in which versions, and which version answers a request: looked up once a request."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from flyweight.errors import FlyweightError
 from flyweight.serving.refusal import Refusal
+from flyweight.serving.rollout import Rollout
 from flyweight.serving.served import Opened, Served, open_bundle, serve_opened
 from flyweight.serving.settings import Settings, Source
+from flyweight.serving.shadowing import Shadowing
+from flyweight.serving.splitting import takes_canary
+from flyweight.serving.succession import check_succession
 
 
 @dataclass
@@ -18,24 +22,43 @@ class Model:
     """A model's versions.
 
     Args:
-        source: the bundle that it was served from last.
-        versions: those in memory, by name.
-        answering: the version that answers requests that name none; None where the model is not ready.
-        reason: why it is not.
+        rollout: which versions are wanted, and their parts.
+        versions: those in memory, by name; for a moment also some that are retired.
+        reason: why the model is not ready; "" where it is.
+        shadowing: compares the shadow's scores, where there is one.
     """
 
-    source: Source
+    rollout: Rollout
     versions: dict[str, Served] = field(default_factory=dict)
-    answering: str | None = None
     reason: str = "not loaded yet"
+    shadowing: Shadowing | None = None
+
+    @property
+    def answering(self) -> str | None:
+        """The version that answers requests that name none; None where the model is not ready."""
+        return self.rollout.answering
+
+    @property
+    def source(self) -> Source:
+        """The bundle that was loaded last."""
+        return self.rollout.source
 
     def choose(self, inputs: Mapping[str, NDArray[Any]]) -> Served | None:
         """Return the version that answers a request with these inputs."""
-        return None if self.answering is None else self.versions[self.answering]
+        rollout = self.rollout
+        if rollout.answering is None:
+            return None
+        if rollout.canary is not None and takes_canary(rollout.model, rollout.canary, inputs):
+            return self.versions[rollout.canary.version]
+        return self.versions[rollout.answering]
 
 
 class Repository:
     """The models of one process; all its methods are called on the event loop's thread.
+
+    A change takes three steps, so that processes can take each together: `prepare` opens what is new beside what is
+    served, `apply` lets it answer at once, `settle` frees what is no longer wanted. Until `settle`, an earlier rollout
+    can be applied again.
 
     Args:
         settings: with the bundles that it begins with.
@@ -43,9 +66,10 @@ class Repository:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.models = {source.model: Model(source) for source in settings.sources}
+        self.models = {source.model: Model(Rollout(source.model, source)) for source in settings.sources}
         self.draining = False
-        self._prepared: dict[str, Opened] = {}
+        self._prepared: dict[tuple[str, str], Opened] = {}  # by model and digest
+        self._stopping: list[Shadowing] = []
 
     @property
     def ready(self) -> bool:
@@ -83,51 +107,63 @@ class Repository:
             raise Refusal(f"Model {model[:80]!r} is not served here; there is {_listed(self.models)}.", "not_found")
         return entry
 
-    async def prepare(self, source: Source) -> None:
-        """Open a bundle beside what is served; it takes no requests until `switch` says so.
+    async def prepare(self, source: Source) -> str:
+        """Open a bundle beside what is served and return its digest; it takes no requests until a rollout holds it.
 
         Raises:
-            FlyweightError: the bundle is bad; what was served goes on being served.
+            FlyweightError: the bundle is damaged, does not give its stored requests their scores, is not the one that
+                the digest is of, or takes other inputs than the version that answers; what was served goes on.
         """
-        entry = self.models.setdefault(source.model, Model(source))
+        entry = self.models.get(source.model)
         try:
             opened = await asyncio.to_thread(open_bundle, source, self.settings)
         except FlyweightError as error:
-            if entry.answering is None:
+            if entry is not None and entry.answering is None:
                 entry.reason = str(error)
             raise
-        self.discard(source.model)
-        self._prepared[source.model] = opened
+        if entry is not None and entry.answering is not None:
+            try:
+                check_succession(entry.versions[entry.answering].opened.ranker, opened.ranker)
+            except FlyweightError:
+                opened.ranker.close()
+                raise
+        self._forget([(source.model, opened.digest)])
+        self._prepared[source.model, opened.digest] = opened
+        return opened.digest
 
-    async def switch(self, model: str) -> None:
-        """Let the prepared version answer from the next request on, and retire the one before it."""
-        opened = self._prepared.pop(model, None)
-        if opened is None:
-            raise Refusal(f"Model {model!r} has no version that is prepared.", "conflict")
-        entry, source = self.models[model], opened.source
-        old = entry.versions.get(source.version)
-        entry.versions[source.version] = serve_opened(opened, self.settings)
-        entry.answering, entry.source, entry.reason = source.version, source, ""
-        if old is not None:
-            await old.retire()
+    def apply(self, rollout: Rollout) -> None:
+        """Let a rollout's versions answer from the next request on; those that it does not hold stay until `settle`.
+
+        Raises:
+            Refusal: a version was not prepared, or a canary's field is no input of a request; nothing was changed.
+        """
+        model = rollout.model
+        entry = self.models.get(model) or Model(rollout)
+        fresh = [one for one in rollout.held if one.version not in entry.versions]
+        lost = next((one.version for one in fresh if (model, one.digest) not in self._prepared), None)
+        if lost is not None:
+            raise Refusal(f"Model {model!r}: version {lost!r} is not prepared.", "conflict")
+        self._check_field(rollout)
+        for source in fresh:
+            opened = replace(self._prepared.pop((model, source.digest)), source=source)
+            entry.versions[source.version] = serve_opened(opened, self.settings)
+        self.models[model] = entry
+        self._set_shadow(entry, rollout)
+        entry.rollout, entry.reason = rollout, UNLOADED if rollout.answering is None else ""
+
+    async def settle(self, model: str) -> None:
+        """Answer what versions that are no longer held have accepted, then free their memory."""
+        self.discard(model)
+        stopping, self._stopping = self._stopping, []
+        for shadowing in stopping:
+            await shadowing.stop()
+        entry = self.entry(model)
+        for version in [one for one in entry.versions if one not in entry.rollout.versions]:
+            await entry.versions.pop(version).retire()
 
     def discard(self, model: str) -> None:
         """Free what was prepared and is not wanted."""
-        opened = self._prepared.pop(model, None)
-        if opened is not None:
-            opened.ranker.close()
-
-    async def unload(self, model: str) -> None:
-        """Take a model out of service once what it accepted is answered.
-
-        Raises:
-            Refusal: there is none of that name.
-        """
-        entry = self.entry(model)
-        old, entry.versions = list(entry.versions.values()), {}
-        entry.answering, entry.reason = None, UNLOADED
-        for served in old:
-            await served.retire()
+        self._forget([key for key in self._prepared if key[0] == model])
 
     def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
         """Return every model with its state, as the protocol's repository index."""
@@ -144,6 +180,35 @@ class Repository:
         for entry in self.models.values():
             for served in entry.versions.values():
                 await served.lane.drain()
+            if entry.shadowing is not None:
+                await entry.shadowing.stop()
+
+    def _set_shadow(self, entry: Model, rollout: Rollout) -> None:
+        shadow, running = rollout.shadow, entry.shadowing
+        if running is not None and running.shadow == shadow:
+            return
+        if running is not None:
+            self._stopping.append(running)
+        entry.shadowing = None if shadow is None else Shadowing(shadow, entry.versions[shadow.version])
+
+    def _check_field(self, rollout: Rollout) -> None:
+        if rollout.canary is None or rollout.canary.field is None or rollout.answering is None:
+            return
+        entry = self.models.get(rollout.model)
+        served = None if entry is None else entry.versions.get(rollout.answering)
+        digest = rollout.versions[rollout.answering].digest
+        takes = self._prepared[rollout.model, digest].takes if served is None else served.opened.takes
+        if rollout.canary.field not in takes.asked:
+            raise Refusal(
+                f"The canary's field {rollout.canary.field[:80]!r} is no input of a request of model "
+                f"{rollout.model!r}; it takes {_listed(takes.asked)}."
+            )
+
+    def _forget(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            opened = self._prepared.pop(key, None)
+            if opened is not None:
+                opened.ranker.close()
 
 
 UNLOADED = "unloaded"

@@ -9,7 +9,7 @@ from typing import Any
 from flyweight.bundle.load import load
 from flyweight.bundle.ranker import Ranker
 from flyweight.cost.hardware import allowed_cores
-from flyweight.errors import EngineError
+from flyweight.errors import BundleError, EngineError
 from flyweight.serving.call import Call, Takes, takes_of
 from flyweight.serving.lane import INLINE_SECONDS, Lane
 from flyweight.serving.metadata import describe_model
@@ -29,6 +29,11 @@ class Opened:
     ranker: Ranker
     takes: Takes
     warmth: Warmth
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bundle's manifest, which holds the hashes of all else; it was checked when that was read."""
+        return self.ranker.bundle.timing.files["manifest.json"].sha256
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
     """Read a bundle, start it and warm it up; takes seconds, so never on the event loop's thread.
 
     Raises:
-        BundleError: the bundle is damaged or not to be trusted.
+        BundleError: the bundle is damaged, not to be trusted, or not the one that the source's digest is of.
         EngineError: no engine runs it with its scores.
         InputError: an engine, a number of threads or a vocabulary that is none.
     """
@@ -76,6 +81,7 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
     ranker = _started(source, settings)
     try:
         takes = takes_of(source.model, ranker, settings.max_candidates, vocabularies)
+        _check_digest(source, ranker.bundle.timing.files["manifest.json"].sha256)
         return Opened(source, ranker, takes, warm_up(ranker, takes))
     except BaseException:
         ranker.close()
@@ -90,6 +96,14 @@ def _started(source: Source, settings: Settings) -> Ranker:
         return ranker
     ranker.close()
     return load(source.path, engine=settings.engine, threads=part)
+
+
+def _check_digest(source: Source, seen: str) -> None:
+    if source.digest and source.digest != seen:
+        raise BundleError(
+            f"{source.path} is not the bundle any more that version {source.version!r} was loaded from: its manifest "
+            f"has the hash {seen[:12]}, and had {source.digest[:12]}. Load it as a new version."
+        )
 
 
 def serve_opened(opened: Opened, settings: Settings) -> Served:

@@ -20,11 +20,13 @@ class Source:
         model: the name that requests give.
         path: of the bundle.
         version: the name of this version.
+        digest: SHA-256 of the bundle's manifest, which holds the hashes of all else; "" before it was opened.
     """
 
     model: str
     path: str
     version: str = "1"
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Settings:
         vocabulary: path of a file of raw values, see `vocabulary`.
         security: tokens and TLS.
         watching: logs and traces.
+        keep: versions of a model that answered before and stay in memory for going back.
+        state: folder that keeps what is served over a restart; None keeps nothing.
     """
 
     sources: tuple[Source, ...]
@@ -62,6 +66,8 @@ class Settings:
     vocabulary: str | None = None
     security: Security = field(default_factory=Security)
     watching: Watching = field(default_factory=Watching)
+    keep: int = 1
+    state: str | None = None
 
     def __post_init__(self) -> None:
         least: dict[str, tuple[Any, float]] = {
@@ -75,6 +81,7 @@ class Settings:
             "max-wait-us": (self.limits.wait_us, 0),
             "queue": (self.limits.queue, 1),
             "deadline-ms": (self.limits.deadline_ms, 1),
+            "keep": (self.keep, 0),
         }
         for name, (value, low) in least.items():
             if not low <= value < 2**40:
@@ -101,7 +108,7 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
         name, equals, path = text.partition("=")
         if not equals or "/" in name:
             name, path = Path(text).resolve().name.removesuffix(".fly"), text
-        if not name or not path or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if not path or not _fits_url(name):
             raise InputError(
                 f"{text!r} names no model that a URL can hold; give NAME=PATH, NAME of letters, digits, '-', '_', '.'."
             )
@@ -121,6 +128,21 @@ def address_of(host: str, port: int) -> str:
         '[::1]:8000'
     """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_name(name: str) -> str:
+    """Return a model's or version's name if a URL can hold it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not _fits_url(name):
+        raise InputError(f"{name[:80]!r} is no name: give up to 64 letters, digits, '-', '_', '.'.")
+    return name
+
+
+def _fits_url(name: str) -> bool:
+    return len(name) <= 64 and name.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
 def settings_to_json(settings: Settings) -> str:

@@ -13,13 +13,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
 
 from flyweight.errors import FlyweightError, InputError
+from flyweight.serving.beginning import begin_rollouts
+from flyweight.serving.changes import Changes
 from flyweight.serving.gathering import Gathering
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.seats import ABSENT, Seats, make_seats
-from flyweight.serving.settings import Settings, Source, settings_to_json
+from flyweight.serving.settings import Settings, settings_to_json
+from flyweight.serving.state_folder import StateFolder
 from flyweight.serving.wire import Wire
 
 logger = logging.getLogger("flyweight.serving")
@@ -60,12 +63,10 @@ class Supervisor:
     def __init__(self, settings: Settings, on_ready: Callable[[Settings], None]) -> None:
         self.settings = settings
         self._on_ready = on_ready
-        self._sources = {source.model: source for source in settings.sources}
-        self._unloaded: set[str] = set()
+        self.changes = Changes({}, self._taking, settings.keep)
         self._workers: list[Worker] = []
         self._gathering = Gathering(self._wires)
         self._ending = asyncio.Event()
-        self._changing = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C, then end when every accepted request is answered.
@@ -85,10 +86,19 @@ class Supervisor:
                 reserved = held.enter_context(bind_socket(settings.host, settings.grpc_port, "--grpc-port"))
                 settings = replace(settings, grpc_port=reserved.getsockname()[1])
             self.settings = settings
+            self._read_state(held)
             try:
                 await self._serve(listening)
             finally:
                 await self._end(listening)
+
+    def _read_state(self, held: contextlib.ExitStack) -> None:
+        """Find out what to begin with; the state folder is held until the service ends."""
+        folder = None if self.settings.state is None else StateFolder(Path(self.settings.state))
+        if folder is not None:
+            held.callback(folder.close)
+        rollouts = begin_rollouts(self.settings.sources, {} if folder is None else folder.read())
+        self.changes = Changes(rollouts, self._taking, self.settings.keep, folder)
 
     async def _serve(self, listening: socket.socket) -> None:
         seats = make_seats(self.settings.workers)
@@ -123,6 +133,8 @@ class Supervisor:
                 if not was_ready and not self._ending.is_set():
                     raise
                 logger.error("A worker could not start again: %s", error)
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.kill()
             code = await worker.process.wait()
             self._workers.remove(worker)
             seats.set(place, ABSENT)
@@ -145,55 +157,28 @@ class Supervisor:
             command = (sys.executable, "-m", "flyweight.serving.worker", *map(str, (*files, place)))
             process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
         ours.setblocking(False)
-        wire = Wire({"load": self.load, "unload": self.unload, "collect": self._gathering.collect})
+        wire = Wire({"change": self.changes.change, "collect": self._gathering.collect})
         await wire.open(ours)
         worker = Worker(process, wire, asyncio.create_task(wire.listen()))
         self._workers.append(worker)
         return worker
 
     async def _start(self, worker: Worker) -> None:
-        async with self._changing:  # what is served must not change between telling it and its being told of changes
-            settings = replace(self.settings, sources=tuple(self._sources.values()))
-            await worker.wire.ask("start", settings=settings_to_json(settings), unloaded=sorted(self._unloaded))
+        changes = self.changes
+        async with changes.lock:  # what is served must not change between telling it and its being told of changes
+            found = await worker.wire.ask(
+                "start",
+                settings=settings_to_json(self.settings),
+                rollouts=[asdict(rollout) for rollout in changes.rollouts.values()],
+                first=not self._taking(),
+            )
             worker.ready, worker.since = True, time.monotonic()
+            for model, one in found.items():
+                await changes.began(model, **one)
 
-    async def load(self, model: str) -> None:
-        """Load a model in all workers, or in none: each prepares it beside what it serves, then all switch.
-
-        Raises:
-            FlyweightError: its bundle is bad, as one of them says.
-        """
-        async with self._changing:
-            source = self._known(model)
-            try:
-                await self._ask_all("prepare", source=asdict(source))
-            except FlyweightError:
-                await self._ask_all("discard", model=model)
-                raise
-            await self._ask_all("switch", model=model)
-            self._unloaded.discard(model)
-
-    async def unload(self, model: str) -> None:
-        """Unload a model in all workers."""
-        async with self._changing:
-            self._known(model)
-            self._unloaded.add(model)
-            await self._ask_all("unload", model=model)
-
-    def _known(self, model: str) -> Source:
-        source = self._sources.get(model)
-        if source is None:
-            raise Refusal(f"Model {model[:80]!r} is not served here.", "not_found")
-        return source
-
-    async def _ask_all(self, verb: str, **values: Any) -> list[Any]:
-        """Return what every worker that takes requests answers; one that starts later is told what holds then."""
-        asked = [worker.wire.ask(verb, **values) for worker in self._workers if worker.ready]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return answers
+    def _taking(self) -> list[Wire]:
+        """Return the wires to the workers that take requests; one that starts later is told what holds then."""
+        return [worker.wire for worker in self._workers if worker.ready and worker.wire.is_open]
 
     def _wires(self) -> dict[int, Wire]:
         """Return the wire to each worker that takes requests."""

@@ -24,12 +24,17 @@ class Wire:
     """
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._handlers = handlers
+        self.handlers = dict(handlers)
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the other end is there, as far as was noticed."""
+        return self._writer is not None
 
     async def open(self, channel: socket.socket) -> None:
         """Take this end of the pair; `listen` comes next."""
@@ -84,7 +89,7 @@ class Wire:
 
     async def _answer(self, number: int, verb: str, values: dict[str, Any]) -> None:
         try:
-            message = {"answers": number, "value": await self._handlers[verb](**values)}
+            message = {"answers": number, "value": await self.handlers[verb](**values)}
         except FlyweightError as error:
             message = {"answers": number, "error": str(error), "kind": refusal_of(error).kind}
         await self._send(message)
@@ -98,5 +103,9 @@ class Wire:
                 return  # `listen` sees it too, and fails what was asked
 
 
-def _gone() -> Refusal:
-    return Refusal("The other process of the service is gone; try again.", "draining", 1.0)
+class Gone(Refusal):
+    """The other end was closed before it answered."""
+
+
+def _gone() -> Gone:
+    return Gone("The other process of the service is gone; try again.", "draining", 1.0)

@@ -21,15 +21,17 @@ from flyweight.serving.access import Access
 from flyweight.serving.administration import AskedAdministration
 from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
+from flyweight.serving.following import Follower
 from flyweight.serving.http_guard import guarded
 from flyweight.serving.http_server import HttpServer
 from flyweight.serving.infer_route import early_refusals
 from flyweight.serving.metering import Metering
 from flyweight.serving.refusal import Refusal
-from flyweight.serving.repository import UNLOADED, Repository
+from flyweight.serving.repository import Repository
 from flyweight.serving.request_log import start_logging
+from flyweight.serving.rollout import rollout_of
 from flyweight.serving.seats import Seats
-from flyweight.serving.settings import Settings, Source, address_of, settings_from_json
+from flyweight.serving.settings import Settings, address_of, settings_from_json
 from flyweight.serving.status_routes import StatusRoutes
 from flyweight.serving.watching import start_watching
 from flyweight.serving.wire import Wire
@@ -55,10 +57,6 @@ class Worker:
         self.wire = Wire(
             {
                 "start": self.start,
-                "prepare": self.prepare,
-                "switch": self.switch,
-                "discard": self.discard,
-                "unload": self.unload,
                 "end": self.end,
                 "snapshot": self.snapshot,
             }
@@ -73,38 +71,37 @@ class Worker:
         self._serving: asyncio.Task[None] | None = None
         self._drained: asyncio.Task[None] | None = None
 
-    @property
-    def repository(self) -> Repository:
-        """The models, once it was told which."""
-        assert self._desk is not None
-        return self._desk.repository
-
-    async def start(self, settings: str, unloaded: list[str]) -> dict[str, Any]:
+    async def start(self, settings: str, rollouts: list[dict[str, Any]], first: bool) -> dict[str, Any]:
         """Open every bundle, warm it up, then listen.
 
         Args:
-            unloaded: models that were taken out of service since the settings were made.
+            settings: of the service.
+            rollouts: what is served of each model now.
+            first: whether no other worker serves yet.
+
+        Returns:
+            What `Follower.begin` found of each model.
 
         Raises:
-            FlyweightError: a bundle is bad.
+            FlyweightError: a bundle that is to answer is bad.
         """
         told = settings_from_json(settings)
         start_logging(told.watching.log_format, "worker")
         repository = Repository(told)
         self._desk = Desk(repository)
-        for source in told.sources:
-            if source.model in unloaded:
-                repository.models[source.model].reason = UNLOADED
-            else:
-                await repository.prepare(source)
-                await repository.switch(source.model)
+        follower = Follower(repository)
+        self.wire.handlers.update(follower.handlers())
+        found = {}
+        for values in rollouts:
+            rollout = rollout_of(values)
+            found[rollout.model] = await follower.begin(rollout, first=first)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again during a request
         await self._listen(self._desk, told)
-        return {"pid": os.getpid(), "models": repository.index()}
+        return found
 
     async def _listen(self, desk: Desk, settings: Settings) -> None:
-        administration = AskedAdministration(desk.repository, self.wire)
+        administration = AskedAdministration(self.wire)
         security = settings.security
         access = Access(security)
         self._metering, self._stop_watching = start_watching(desk, settings.watching)
@@ -125,22 +122,6 @@ class Worker:
         self._serving = asyncio.create_task(self._server.run_until_told())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.005)
-
-    async def prepare(self, source: dict[str, str]) -> None:
-        """Open a bundle beside what is served."""
-        await self.repository.prepare(Source(**source))
-
-    async def switch(self, model: str) -> None:
-        """Let what was prepared take the requests."""
-        await self.repository.switch(model)
-
-    async def discard(self, model: str) -> None:
-        """Forget what was prepared."""
-        self.repository.discard(model)
-
-    async def unload(self, model: str) -> None:
-        """Take a model out of service."""
-        await self.repository.unload(model)
 
     async def snapshot(self) -> dict[str, Any]:
         """Return what this worker counted so far."""

@@ -1,0 +1,282 @@
+"""A change reaches every process or none, whichever step one of them fails in."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+from running_service import request, scores_of
+from version_bundles import version_bundle
+
+from flyweight.errors import EngineError, FlyweightError
+from flyweight.serving.answering import Desk
+from flyweight.serving.changes import Changes
+from flyweight.serving.following import Follower
+from flyweight.serving.refusal import Refusal
+from flyweight.serving.repository import Repository
+from flyweight.serving.rollout import begun_with
+from flyweight.serving.settings import Settings, Source
+from flyweight.serving.state_folder import FILE, StateFolder
+from flyweight.serving.tensors import Tensors
+from flyweight.serving.wire import Gone
+
+FACTORS = {"1": 1.0, "2": -0.5, "3": 2.0}
+ARRAYS = request(40)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("versions")
+    return {version: version_bundle(folder / f"v{version}", factor) for version, factor in FACTORS.items()}
+
+
+class Spoilt:
+    """A process that raises in one step, once."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower, self.verb, self.error = follower, "", FlyweightError()
+
+    async def ask(self, verb: str, **values: Any) -> Any:
+        if verb == self.verb:
+            self.verb = ""
+            raise self.error
+        return await self.follower.ask(verb, **values)
+
+
+class Fleet:
+    """Three processes in one, that serve version 1, and what changes them."""
+
+    def __init__(self, source: Source, state: StateFolder | None = None) -> None:
+        settings = Settings(sources=(source,), threads=1)
+        self.repositories = [Repository(settings) for _ in range(3)]
+        self.processes = [Spoilt(Follower(one)) for one in self.repositories]
+        self.changes = Changes({"ranker": begun_with(source)}, lambda: self.processes, 1, state)
+
+    async def begin(self) -> None:
+        for process in self.processes:
+            found = await process.follower.begin(self.changes.rollouts["ranker"], first=True)
+            await self.changes.began("ranker", **found)
+
+    async def answers(self) -> list[str]:
+        """The version that each process answers with; its scores are checked."""
+        versions = []
+        for repository in self.repositories:
+            told = await Desk(repository).answer("http", "ranker", None, Tensors(dict(ARRAYS)))
+            np.testing.assert_allclose(told.scores, scores_of(ARRAYS) * FACTORS[told.version], rtol=1e-4, atol=1e-6)
+            versions.append(told.version)
+        return versions
+
+    def end(self) -> None:
+        for repository in self.repositories:
+            for served in repository.models["ranker"].versions.values():
+                served.opened.ranker.close()
+
+
+def run(source: Path, story: Callable[[Fleet], Coroutine[Any, Any, None]], state: StateFolder | None = None) -> None:
+    async def all_of_it() -> None:
+        fleet = Fleet(Source("ranker", str(source)), state)
+        await fleet.begin()
+        await story(fleet)
+        fleet.end()
+
+    asyncio.run(all_of_it())
+
+
+def test_versions_come_go_back_and_are_freed_in_all_processes(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        changes = fleet.changes
+        first = [one.models["ranker"].versions["1"] for one in fleet.repositories]
+        await changes.load("ranker", str(paths["2"]))
+        assert await fleet.answers() == ["2"] * 3
+        await changes.go_back("ranker")
+        assert await fleet.answers() == ["1"] * 3
+        assert all(list(one.models["ranker"].versions) == ["1"] for one in fleet.repositories)
+        with pytest.raises(FlyweightError, match="no version from before to go back to"):
+            await changes.go_back("ranker")
+        await changes.load("ranker", str(paths["2"]), version="2")
+        await changes.load("ranker", str(paths["3"]))
+        assert await fleet.answers() == ["3"] * 3
+        assert all(list(one.models["ranker"].versions) == ["2", "3"] for one in fleet.repositories)
+        for served in first:  # retired, so that its engine is closed
+            with pytest.raises(EngineError, match="is closed"):
+                served.opened.ranker.score({"user_id": 1}, {"item_id": [1], "price": [1.0]})
+
+    run(paths["1"], story)
+
+
+def test_a_bundle_that_is_held_is_not_loaded_twice_and_a_version_never_changes(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        assert await fleet.answers() == ["1"] * 3
+        await fleet.changes.load("ranker", str(paths["2"]))
+        assert await fleet.answers() == ["2"] * 3
+        assert list(fleet.changes.rollouts["ranker"].versions) == ["1", "2"]
+        with pytest.raises(Refusal, match=r"is held already, as version '2'; activate that\. Nothing was changed"):
+            await fleet.changes.load("ranker", str(paths["2"]), version="new")
+        with pytest.raises(Refusal, match="Version '2' is another bundle; a version never changes"):
+            await fleet.changes.load("ranker", str(paths["3"]), version="2")
+        await fleet.changes.unload("ranker")
+        assert (await fleet.changes.load("ranker"))["answering"] == "2"  # the bundle loaded last, by its old name
+
+    run(paths["1"], story)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "apply"])
+@pytest.mark.parametrize("which", [0, 2])
+def test_one_process_that_fails_changes_none(paths: dict[str, Path], verb: str, which: int, tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+
+    async def story(fleet: Fleet) -> None:
+        kept = (tmp_path / FILE).read_bytes()
+        fleet.processes[which].verb, fleet.processes[which].error = verb, EngineError("no memory left.")
+        with pytest.raises(Refusal, match=r"^no memory left\. Nothing was changed: version '1' goes on answering\.$"):
+            await fleet.changes.load("ranker", str(paths["2"]))
+        assert await fleet.answers() == ["1"] * 3
+        assert all(list(one.models["ranker"].versions) == ["1"] for one in fleet.repositories)
+        assert not any(one._prepared for one in fleet.repositories)
+        assert (tmp_path / FILE).read_bytes() == kept
+        await fleet.changes.load("ranker", str(paths["2"]))
+        assert await fleet.answers() == ["2"] * 3
+
+    run(paths["1"], story, state)
+    state.close()
+
+
+def test_a_process_that_ends_while_a_bundle_opens_changes_none_and_after_that_all(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        spoilt = fleet.processes[1]
+        spoilt.verb, spoilt.error = "prepare", Gone("gone", "draining")
+        with pytest.raises(Refusal, match=r"A worker ended while it opened .*v2\. Nothing was changed: version '1'"):
+            await fleet.changes.load("ranker", str(paths["2"]))
+        assert await fleet.answers() == ["1"] * 3
+        spoilt.verb, spoilt.error = "apply", Gone("gone", "draining")
+        await fleet.changes.load("ranker", str(paths["2"]))
+        assert fleet.changes.rollouts["ranker"].answering == "2"  # what one that begins again is told
+        fleet.processes = []
+        with pytest.raises(Refusal, match="No worker takes requests at this moment; try again"):
+            await fleet.changes.load("ranker", str(paths["3"]))
+
+    run(paths["1"], story)
+
+
+def test_a_state_that_cannot_be_kept_changes_nothing(paths: dict[str, Path], tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+
+    async def story(fleet: Fleet) -> None:
+        (tmp_path / f".{FILE}.part").symlink_to("/dev/full")
+        with pytest.raises(Refusal, match=r"No space left on device\. Nothing was changed: version '1' goes on"):
+            await fleet.changes.load("ranker", str(paths["2"]))
+        assert await fleet.answers() == ["1"] * 3
+        await fleet.changes.load("ranker", str(paths["2"]))  # the link was removed with what was left
+        assert state.read()["ranker"] == fleet.changes.rollouts["ranker"]
+
+    run(paths["1"], story, state)
+    state.close()
+
+
+def test_a_process_that_begins_without_one_version_takes_it_from_all(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        await fleet.changes.set_canary("ranker", {"version": "2", "percent": 100})
+        assert await fleet.answers() == ["2"] * 3
+        rollout = fleet.changes.rollouts["ranker"]
+        await fleet.changes.began("ranker", {}, {"2": "its file is gone"})
+        assert await fleet.answers() == ["1"] * 3
+        fresh = Follower(Repository(fleet.repositories[0].settings))
+        lost = Source("ranker", "/nowhere", "2")
+        found = await fresh.begin(
+            begun_with(rollout.held[0]).holding(lost).activating("2", 1), first=True
+        )  # none serves yet, so the version before does
+        assert (list(found["failed"]), fresh.repository.models["ranker"].answering) == (["2"], "1")
+        with pytest.raises(FlyweightError, match="nowhere"):
+            await fresh.begin(begun_with(rollout.held[0]).holding(lost).activating("2", 1), first=False)
+        fresh.repository.models["ranker"].versions["1"].opened.ranker.close()
+
+    run(paths["1"], story)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"role": "candidate"}, r"takes as input 'user_id' ids of shape \[\] for each candidate; the version that"),
+        ({"rows": None}, "takes as input 'user_id' whole numbers of shape"),
+    ],
+)
+def test_a_bundle_of_other_inputs_is_refused(
+    paths: dict[str, Path], tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    inputs = {**tiny_models.INPUTS, "user_id": tiny_models.INPUTS["user_id"].model_copy(update=change)}
+
+    async def story(fleet: Fleet) -> None:
+        odd = version_bundle(tmp_path / "odd", 1.0, hoisted=False, inputs=inputs)
+        with pytest.raises(FlyweightError, match=words):
+            await fleet.changes.load("ranker", str(odd))
+        assert await fleet.answers() == ["1"] * 3
+
+    run(paths["1"], story)
+
+
+def test_a_canarys_field_must_be_a_requests_input(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        with pytest.raises(Refusal, match=r"field 'item_id' is no input of a request .* it takes 'user_id'\. Nothing"):
+            await fleet.changes.set_canary("ranker", {"version": "2", "percent": 50, "field": "item_id"})
+        assert fleet.changes.rollouts["ranker"].canary is None
+
+    run(paths["1"], story)
+
+
+def test_the_shadow_is_compared_and_breaks_no_answer(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        await fleet.changes.set_shadow("ranker", {"version": "2", "top": 5})
+        shadowings = [one.models["ranker"].shadowing for one in fleet.repositories]
+        for _ in range(3):
+            assert await fleet.answers() == ["1"] * 3
+            for shadowing in shadowings:
+                assert shadowing is not None
+                await shadowing.settle()
+        found = await fleet.changes.drift("ranker")
+        apart = scores_of(ARRAYS) * (FACTORS["2"] - 1)  # scores of version 1 and minus half of them: the reverse order
+        assert (found["compared"], found["shed"], found["failed"]) == (9, 0, 0)
+        assert found["mean_difference"] == pytest.approx(apart.mean(), rel=1e-4)
+        assert found["mean_abs_difference"]["mean"] == pytest.approx(np.abs(apart).mean(), rel=1e-4)
+        assert found["max_abs_difference"]["max"] == pytest.approx(np.abs(apart).max(), rel=1e-4)
+        assert found["kendall_tau"]["max"] == pytest.approx(-1, abs=0.02)
+        assert found["top_overlap"]["max"] == 0
+        for shadowing in shadowings:
+            assert shadowing is not None
+            shadowing._served.opened.ranker.close()
+        assert await fleet.answers() == ["1"] * 3
+        for shadowing in shadowings:
+            assert shadowing is not None
+            await shadowing.settle()
+        found = await fleet.changes.drift("ranker")
+        assert found["failed"] == 3
+        assert "is closed" in found["last_failure"]
+        await fleet.changes.set_shadow("ranker", None)
+        with pytest.raises(Refusal, match="has no shadow; set one first"):
+            await fleet.changes.drift("ranker")
+
+    run(paths["1"], story)
+
+
+def test_the_shadow_sheds_first(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        await fleet.changes.set_shadow("ranker", {"version": "2"})
+        repository = fleet.repositories[0]
+        desk = Desk(repository)
+        asked = [desk.answer("http", "ranker", None, Tensors(dict(ARRAYS))) for _ in range(100)]
+        for told in await asyncio.gather(*asked):
+            assert told.version == "1"
+        shadowing = repository.models["ranker"].shadowing
+        assert shadowing is not None
+        await shadowing.settle()
+        assert shadowing.drift.compared + shadowing.drift.shed == 100
+        assert shadowing.drift.shed > 50
+
+    run(paths["1"], story)
