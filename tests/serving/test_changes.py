@@ -12,6 +12,7 @@ from running_service import request, scores_of
 from version_bundles import version_bundle
 
 from flyweight.errors import EngineError, FlyweightError
+from flyweight.serving.administration import OwnAdministration
 from flyweight.serving.answering import Desk
 from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
@@ -120,6 +121,21 @@ def test_a_bundle_that_is_held_is_not_loaded_twice_and_a_version_never_changes(p
             await fleet.changes.load("ranker", str(paths["3"]), version="2")
         await fleet.changes.unload("ranker")
         assert (await fleet.changes.load("ranker"))["answering"] == "2"  # the bundle loaded last, by its old name
+
+    run(paths["1"], story)
+
+
+def test_a_process_of_its_own_changes_as_many_do(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        alone = OwnAdministration(fleet.repositories[0])
+        await alone.change("load", "ranker", {"path": str(paths["2"])})
+        assert await fleet.answers() == ["2", "1", "1"]
+        await alone.load("ranker", {})  # the bundle is held: nothing new comes of it
+        await alone.change("load", "other", {"path": str(paths["3"])})
+        assert fleet.repositories[0].models["other"].answering == "1"
+        await alone.unload("other")
+        assert await fleet.answers() == ["2", "1", "1"]
+        assert fleet.repositories[0].ready
 
     run(paths["1"], story)
 

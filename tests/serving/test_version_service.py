@@ -1,8 +1,10 @@
 """A real service whose versions change while it answers: each answer has the scores of the version that it names."""
 
 import os
+import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -122,6 +124,7 @@ def test_bad_bundles_keep_the_old_version_and_what_is_odd_is_told(paths: dict[st
             ("POST", "versions", {"path": "ranker.fly"}, 400, "path must be absolute"),
             ("POST", "versions", {"path": 7}, 400, "'path' must be a string; seen '7'"),
             ("POST", "versions", {"path": "/x", "version": "a/b"}, 400, "'a/b' is no name"),
+            ("POST", "versions", {"path": "/x\0y"}, 400, "Check the path. Nothing was changed"),
             ("POST", "versions", {"file": "/x"}, 400, "Key 'file' is not known; it takes path, version, activate"),
             ("POST", "activate", {}, 400, "version is missing"),
             ("POST", "activate", {"version": "9"}, 400, "holds no version '9'"),
@@ -169,6 +172,21 @@ def test_versions_split_and_shadow_survive_a_restart(paths: dict[str, Path], tmp
     with started(*alone) as service:
         assert version_of(service) == "1"
         assert "rollouts.json is damaged" in "".join(service.lines)
+
+
+def test_examples_of_the_page_run_as_pasted(paths: dict[str, Path], tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving_versions.md").read_text()
+    commands = re.findall(r"^curl .*$", page.replace("\\\n", ""), re.MULTILINE)
+    assert len(commands) > 8
+    bundles = tmp_path / "bundles"
+    bundles.mkdir()
+    for version, path in paths.items():
+        (bundles / f"ranker-{version}.fly").symlink_to(path)
+    with started(f"ranker={paths['1']}") as service:
+        for command in commands:
+            here = command.replace("localhost:8000", service.http).replace("/bundles", str(bundles))
+            found = subprocess.run(here, shell=True, capture_output=True, text=True, timeout=20, check=True)
+            assert "error" not in orjson.loads(found.stdout), (command, found.stdout)
 
 
 def kill_worker(service: Service) -> None:

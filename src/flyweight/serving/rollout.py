@@ -121,7 +121,8 @@ class Rollout:
                 f"Model {self.model!r} holds {len(self.held)} versions, the most that it may; retire one first: "
                 f"{self.words}."
             )
-        newest = max(self.newest, int(source.version) if source.version.isdecimal() else 0)
+        number = source.version.isdecimal() and len(source.version) < 16  # what JSON's numbers hold
+        newest = max(self.newest, int(source.version) if number else 0)
         answering = source.version if self.answering is None else self.answering
         return replace(self, source=source, held=(*self.held, source), answering=answering, newest=newest)
 
