@@ -52,7 +52,8 @@ def check_scores(answer: dict[str, Any], first: np.ndarray) -> None:
 
 def mapped(service: Service, name: str) -> int:
     """How many workers have a file of this bundle in their memory."""
-    return sum(name in Path(f"/proc/{pid}/maps").read_text() for pid in service.workers())
+    maps = (Path(f"/proc/{pid}/maps") for pid in service.workers())
+    return sum(name in one.read_text() for one in maps if one.exists())
 
 
 def test_twenty_swaps_under_load_give_no_wrong_score(paths: dict[str, Path]) -> None:
@@ -172,6 +173,25 @@ def test_versions_split_and_shadow_survive_a_restart(paths: dict[str, Path], tmp
     with started(*alone) as service:
         assert version_of(service) == "1"
         assert "rollouts.json is damaged" in "".join(service.lines)
+
+
+def test_a_lost_bundle_is_taken_from_all_workers_or_waited_for(paths: dict[str, Path], tmp_path: Path) -> None:
+    first, second = (shutil.copytree(path, tmp_path / path.name) for path in paths.values())
+    with started(f"ranker={first}", "--workers", "2") as service:
+        admin(service, "POST", f"{MODEL}/versions", {"path": str(second), "activate": False})
+        second.rename(tmp_path / "lost")
+        os.kill(service.workers()[0], signal.SIGKILL)
+        service.wait_for("Version '2' of model 'ranker' is not served any more: .*ranker2.fly is nothing")
+        assert len(admin(service, "GET", MODEL)["versions"]) == 1
+        first.rename(tmp_path / "away")
+        os.kill(service.workers()[0], signal.SIGKILL)
+        service.wait_for("A worker could not start again: .*ranker1.fly is nothing")
+        assert version_of(service) == "1"  # by the other worker
+        (tmp_path / "away").rename(first)
+        end = time.monotonic() + 30
+        while mapped(service, "ranker1.fly") < 2:
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 def test_examples_of_the_page_run_as_pasted(paths: dict[str, Path], tmp_path: Path) -> None:

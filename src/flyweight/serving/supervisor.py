@@ -133,8 +133,7 @@ class Supervisor:
                 if not was_ready and not self._ending.is_set():
                     raise
                 logger.error("A worker could not start again: %s", error)
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.kill()
+                worker.listens.cancel()  # a worker whose wire is closed ends
             code = await worker.process.wait()
             self._workers.remove(worker)
             seats.set(place, ABSENT)
