@@ -92,16 +92,17 @@ class Desk:
                 watcher(told)
         return told
 
-    def early_refusal(self, model: str) -> Refusal | None:
-        """Return why any request of a model would be refused now, whatever is in it; None where it would not.
+    def early_refusal(self, model: str, version: str | None = None) -> Refusal | None:
+        """Return why any request of a model, or of its version, would be refused now, whatever is in it; None where it
+        would not.
 
         A busy service must not spend its time on reading requests that it cannot take.
         """
         entry = self.repository.models.get(model)
-        if entry is None or not entry.versions:
+        if entry is None:
             return None
         refusal = None
-        for served in entry.versions.values():
+        for served in entry.may_answer(version):
             refusal = served.lane.refusal(served.lane.limits.deadline_ms / 1e3)
             if refusal is None:
                 return None

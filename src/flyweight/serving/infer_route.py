@@ -42,7 +42,7 @@ def early_refusals(desk: Desk) -> Callable[[str, str], bytes | None]:
 
     def look(method: str, path: str) -> bytes | None:
         target = infer_target(path) if method == "POST" else None
-        refusal = None if target is None else desk.early_refusal(target[0])
+        refusal = None if target is None else desk.early_refusal(*target)
         if refusal is None:
             return None
         body = orjson.dumps({"error": str(refusal)})

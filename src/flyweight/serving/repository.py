@@ -52,6 +52,14 @@ class Model:
             return self.versions[rollout.canary.version]
         return self.versions[rollout.answering]
 
+    def may_answer(self, version: str | None) -> list[Served]:
+        """Return the versions of which one answers a request that names this version, or none; those held for going
+        back answer none that did not ask for them.
+        """
+        canary = self.rollout.canary
+        names = [self.answering, canary and canary.version] if version is None else [version]
+        return [self.versions[name] for name in names if name is not None and name in self.versions]
+
 
 class Repository:
     """The models of one process; all its methods are called on the event loop's thread.
