@@ -1,9 +1,13 @@
 """Fixtures that tests of several areas share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# Ray's clusters of the tests ask for no token, and leave none in the user's home.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def started(*arguments: object) -> Iterator[Service]:
     reader = threading.Thread(target=running.read, daemon=True)
     reader.start()
     try:
-        found = running.wait_for(r"Serving .* at http://(\S+?)(?:, gRPC at (\S+))? with")
+        found = running.wait_for(r"Serving .* at https?://(\S+?)(?:, gRPC at (\S+))? with")
         running.http, running.grpc = found[1], found[2] or ""
         yield running
     finally:

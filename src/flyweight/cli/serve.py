@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flyweight.serving.settings import Settings
 
 #: What serving over a network needs and scoring in a process does not.
-NEEDED = ("starlette", "uvicorn", "httptools", "uvloop", "orjson")
+NEEDED = ("starlette", "uvicorn", "httptools", "uvloop", "orjson", "prometheus_client")
 EXTRA = "pip install 'flyweight[serve]'"
 
 
@@ -37,6 +37,14 @@ def serve(
     read_timeout: Annotated[float, typer.Option(help="seconds within which a request must have come whole")] = 10.0,
     drain: Annotated[float, typer.Option(help="seconds of answering on, after SIGTERM, while not ready")] = 1.0,
     vocabulary: Annotated[Path | None, typer.Option(help="raw values: JSON, {input: {value: id}}")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="bearer tokens, a line each: TOKEN [EXPIRES]")] = None,
+    admin_token_file: Annotated[Path | None, typer.Option(help="of those who may change what is served")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="for TLS, PEM; also for gRPC")] = None,
+    key: Annotated[Path | None, typer.Option(help="of the certificate, PEM")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="let a network use the service without tokens")] = False,
+    log_format: Annotated[str, typer.Option(help="json, text, or auto: text for a terminal")] = "auto",
+    access_log: Annotated[float, typer.Option(help="share of answered requests to log, with all refused")] = 0.0,
+    telemetry: Annotated[bool, typer.Option("--telemetry", help="send traces to OpenTelemetry's collector")] = False,
     keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
     state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
 ) -> None:
@@ -46,7 +54,9 @@ def serve(
     if missing is not None:
         raise InputError(f"Serving over a network needs {missing}: {EXTRA}")
     from flyweight.serving.lane import Limits
+    from flyweight.serving.security import Security
     from flyweight.serving.settings import Settings, sources_of
+    from flyweight.serving.watching_settings import Watching
 
     settings = Settings(
         sources=sources_of(bundles),
@@ -61,18 +71,36 @@ def serve(
         max_body=max_body,
         read_seconds=read_timeout,
         drain_seconds=drain,
-        vocabulary=None if vocabulary is None else str(vocabulary.resolve()),
+        vocabulary=_path(vocabulary),
+        security=Security(_path(token_file), _path(admin_token_file), _path(certificate), _path(key), insecure),
+        watching=Watching(log_format, access_log, telemetry),
         keep=keep,
         state=None if state is None else str(state.resolve()),
     )
     run_service(settings)
 
 
+def _path(given: Path | None) -> str | None:
+    return None if given is None else str(given.resolve())
+
+
 def run_service(settings: "Settings") -> None:
     """Serve until told to end; says where, once requests are taken."""
+    from flyweight.serving.access import Access, check_binding
+    from flyweight.serving.request_log import start_logging
     from flyweight.serving.supervisor import Supervisor
+    from flyweight.serving.tls import check_certificate
+    from flyweight.serving.tracing import check_tracing
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    security = settings.security
+    start_logging(settings.watching.log_format, "supervisor")
+    for warning in check_binding(settings.host, security):
+        logging.getLogger("flyweight.serving").warning(warning)
+    Access(security)  # a bad file of tokens is told before any worker starts
+    if security.tls is not None:
+        check_certificate(*security.tls)
+    if settings.watching.telemetry:
+        check_tracing()
 
     async def run() -> None:
         await Supervisor(settings, _say_ready).run()
@@ -88,4 +116,5 @@ def _say_ready(settings: "Settings") -> None:
     workers = f"{settings.workers} worker{'' if settings.workers == 1 else 's'}"
     grpc = "" if settings.grpc_port is None else f", gRPC at {address_of(settings.host, settings.grpc_port)}"
     where = address_of(settings.host, settings.port)
-    out.print(f"Serving {names} at http://{where}{grpc} with {workers}", markup=False)
+    scheme = "http" if settings.security.tls is None else "https"
+    out.print(f"Serving {names} at {scheme}://{where}{grpc} with {workers}", markup=False)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flyweight.errors import FlyweightError
 from flyweight.serving.call import call_of
+from flyweight.serving.caller import Caller
 from flyweight.serving.refusal import Refusal, refusal_of
 from flyweight.serving.repository import Repository
 from flyweight.serving.served import Served
@@ -22,10 +23,12 @@ class Answered:
     Args:
         protocol: "http", "grpc" or "rank".
         model, version: that were asked for; the version is the one that answered once that is known.
-        request_id: the caller's own name for the request.
+        request_id: the caller's own name for the request, or one that was made.
+        traceparent: the trace that it belongs to; "" where there is none.
         candidates: how many it had, 0 where that was not found out.
         kind: of the refusal; "" where it was answered.
-        queue_seconds, engine_seconds, seconds: waiting, in the engine (with those joined to it), in all.
+        before_seconds, queue_seconds, engine_seconds, seconds: before it waited, waiting, in the engine (with those
+            joined to it), in all.
         batch: how many requests were scored together.
         served: the version that answered, None where none did.
         tensors, scores: what came and went out, for comparing; None where there were none.
@@ -35,8 +38,10 @@ class Answered:
     model: str
     version: str = ""
     request_id: str = ""
+    traceparent: str = ""
     candidates: int = 0
     kind: str = ""
+    before_seconds: float = 0.0
     queue_seconds: float = 0.0
     engine_seconds: float = 0.0
     seconds: float = 0.0
@@ -61,13 +66,18 @@ class Desk:
     repository: Repository
     watchers: list[Watcher] = field(default_factory=list)
 
-    async def answer(self, protocol: str, model: str, version: str | None, tensors: Tensors) -> Answered:
+    async def answer(
+        self, protocol: str, model: str, version: str | None, tensors: Tensors, caller: Caller | None = None
+    ) -> Answered:
         """Return the scores of a request, with what became of it on its way.
 
         Raises:
             Refusal: it has none; says why.
         """
-        told = Answered(protocol, model, version or "", tensors.id, tensors=tensors)
+        caller = caller or Caller()
+        told = Answered(
+            protocol, model, version or "", caller.named(tensors.id), caller.traceparent, tensors=tensors
+        )
         arrived = time.perf_counter()
         try:
             await self._score(told, model, version, tensors)
@@ -76,6 +86,8 @@ class Desk:
             raise
         finally:
             told.seconds = time.perf_counter() - arrived
+            if told.batch:
+                told.before_seconds -= arrived
             for watcher in self.watchers:
                 watcher(told)
         return told
@@ -95,9 +107,14 @@ class Desk:
             if refusal is None:
                 return None
         if refusal is not None:
-            for watcher in self.watchers:
-                watcher(Answered("http", model, kind=refusal.kind))
+            self.refuse("http", model, refusal, Caller())
         return refusal
+
+    def refuse(self, protocol: str, model: str, refusal: Refusal, caller: Caller) -> None:
+        """Tell those who watch of a request that was refused before it could be handed in."""
+        told = Answered(protocol, model, "", caller.named(), caller.traceparent, kind=refusal.kind)
+        for watcher in self.watchers:
+            watcher(told)
 
     async def _score(self, told: Answered, model: str, version: str | None, tensors: Tensors) -> None:
         served = self.repository.answerer(model, version, tensors.inputs)
@@ -108,6 +125,7 @@ class Desk:
         outcome = await ticket.answer
         told.batch = ticket.batch
         if ticket.batch:
+            told.before_seconds = ticket.arrived
             told.queue_seconds, told.engine_seconds = ticket.started - ticket.arrived, ticket.ended - ticket.started
         if isinstance(outcome, FlyweightError):
             raise refusal_of(outcome)

@@ -1,16 +1,18 @@
 """The protocol v2 over gRPC, on the worker's own event loop and through the same queues as HTTP."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from flyweight.errors import FlyweightError
 from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
+from flyweight.serving.caller import Caller, clean_id
 from flyweight.serving.grpc_messages import CALLS, SERVICE, messages
 from flyweight.serving.grpc_tensors import read_message, write_message
 from flyweight.serving.metadata import describe_server
 from flyweight.serving.refusal import Refusal, refusal_of
+from flyweight.serving.tls import grpc_credentials
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 #: Seconds that calls may take at the end before they are cut off.
@@ -65,12 +67,17 @@ class GrpcService:
         return self._messages["ModelMetadataResponse"](**served.describe(versions))
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
-        tensors = read_message(request)
+        caller = _caller(context)
+        try:
+            tensors = read_message(request)
+        except FlyweightError as error:
+            self._desk.refuse("grpc", request.model_name, refusal_of(error), caller)
+            raise
         remaining = context.time_remaining()
         if remaining is not None:  # the caller's own deadline: later nobody waits for the scores
             asked = tensors.parameters.get("timeout") or math.inf
             tensors.parameters["timeout"] = min(asked, max(remaining * 1e6, 1.0))
-        told = await self._desk.answer("grpc", request.model_name, request.model_version or None, tensors)
+        told = await self._desk.answer("grpc", request.model_name, request.model_version or None, tensors, caller)
         return write_message(request.model_name, told)
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
@@ -92,16 +99,29 @@ class GrpcServer:
         service: its calls.
         address: host and port, which the process above holds bound.
         most: bytes of one message.
+        interceptors: asked before each call.
+        tls: paths of the certificate and the key; None serves in the clear.
     """
 
-    def __init__(self, service: GrpcService, address: str, most: int) -> None:
+    def __init__(
+        self,
+        service: GrpcService,
+        address: str,
+        most: int,
+        interceptors: Sequence[Any] = (),
+        tls: tuple[str, str] | None = None,
+    ) -> None:
         from grpc import aio
 
         self._server = aio.server(
+            interceptors=interceptors,
             options=[("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", most)], compression=None
         )
         self._server.add_generic_rpc_handlers((_handlers(service),))
-        self._server.add_insecure_port(address)
+        if tls is None:
+            self._server.add_insecure_port(address)
+        else:
+            self._server.add_secure_port(address, grpc_credentials(*tls))
 
     async def start(self) -> None:
         """Take calls."""
@@ -129,6 +149,12 @@ def _handlers(service: GrpcService) -> Any:
             for name, call in calls.items()
         },
     )
+
+
+def _caller(context: Any) -> Caller:
+    """Return who asks, as the call's metadata says."""
+    told = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return Caller(clean_id(told.get("x-request-id", "")), told.get("traceparent", ""))
 
 
 def _guarded(call: Call) -> Call:

@@ -36,6 +36,7 @@ class HttpServer(uvicorn.Server):
         read_seconds: within which the head of a request must have come.
         refuse_early: a whole answer to a request of this method and path, None where it is to be read.
         seats: how many connections each worker holds, and which of them this is.
+        tls: paths of the certificate and the key; None serves in the clear.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class HttpServer(uvicorn.Server):
         read_seconds: float,
         refuse_early: Callable[[str, str], bytes | None],
         seats: tuple[Seats, int],
+        tls: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -58,9 +60,11 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=LAST_SECONDS,
+                ssl_certfile=None if tls is None else tls[0],
+                ssl_keyfile=None if tls is None else tls[1],
             )
         )
-        self._listening = listening
+        self._listening, self._patience = listening, read_seconds
         self._opening: set[asyncio.Task[Any]] = set()
         self._seats, self._place = seats
         self._gave_way = self._ended = False
@@ -136,11 +140,19 @@ class HttpServer(uvicorn.Server):
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        tls, patience = self.config.ssl, None if self.config.ssl is None else self._patience
+        task = loop.create_task(
+            loop.connect_accepted_socket(self._protocol, connection, ssl=tls, ssl_handshake_timeout=patience)
+        )
         self._opening.add(task)
         self._count()
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._opened)
         return True
+
+    def _opened(self, task: asyncio.Task[Any]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # a caller that speaks no TLS, or gave up
+            self._count()
 
     def _count(self) -> None:
         if not self._ended:

@@ -10,8 +10,10 @@ import orjson
 from flyweight.serving.answering import Answered, Desk
 from flyweight.serving.answers import write_answer
 from flyweight.serving.body import Disconnected, Receive, pack_body, read_body, unpack_body
+from flyweight.serving.caller import REQUEST_ID, Caller, caller_of
 from flyweight.serving.refusal import Refusal
-from flyweight.serving.tensors import read_tensors
+from flyweight.serving.settings import Settings
+from flyweight.serving.tensors import Tensors, read_tensors
 
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -71,18 +73,20 @@ async def _respond(
 ) -> None:
     headers = dict(scope["headers"])
     closing = desk.repository.draining
+    caller = caller_of(headers)
     try:
-        told, body, header_length = await _infer(desk, target, headers, receive)
+        told, body, header_length = await _infer(desk, target, headers, receive, caller)
     except Refusal as refusal:
-        await send_refusal(send, refusal, closing=closing)
+        await send_refusal(send, refusal, closing=closing, request_id=caller.named())
         return
     except Disconnected:
         return
     except Exception:  # the last stop: whatever it is, the caller gets an answer of the protocol
-        logger.exception("Inference failed")
-        await send_refusal(send, Refusal("A fault of the service; its log says more.", "failed"), closing=closing)
+        logger.exception("Inference failed", extra={"request_id": caller.named()})
+        fault = Refusal("A fault of the service; its log says more.", "failed")
+        await send_refusal(send, fault, closing=closing, request_id=caller.named())
         return
-    answer = [(b"content-type", JSON if header_length is None else BINARY)]
+    answer = [(b"content-type", JSON if header_length is None else BINARY), (REQUEST_ID, told.request_id.encode())]
     if header_length is not None:
         answer.append((HEADER_LENGTH, b"%d" % header_length))
     if b"accept-encoding" in headers:
@@ -94,19 +98,27 @@ async def _respond(
 
 
 async def _infer(
-    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive
+    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive, caller: Caller
 ) -> tuple[Answered, bytes, int | None]:
-    settings = desk.repository.settings
+    try:
+        tensors = await _read(desk.repository.settings, headers, receive)
+    except Refusal as refusal:
+        desk.refuse("http", target[0], refusal, caller)
+        raise
+    told = await desk.answer("http", target[0], target[1], tensors, caller)
+    assert told.scores is not None
+    return told, *write_answer(target[0], told.version, told.scores, tensors.id, binary=tensors.binary)
+
+
+async def _read(settings: Settings, headers: Mapping[bytes, bytes], receive: Receive) -> Tensors:
+    """Return the tensors of a request once it has come whole."""
     body = await read_body(
         receive, whole_number(headers, b"content-length"), settings.max_body, settings.read_seconds
     )
     if b"content-encoding" in headers:
         encoding = headers[b"content-encoding"].decode("latin-1").strip().lower()
         body = unpack_body(body, encoding, settings.max_body)
-    tensors = read_tensors(body, whole_number(headers, HEADER_LENGTH))
-    told = await desk.answer("http", target[0], target[1], tensors)
-    assert told.scores is not None
-    return told, *write_answer(target[0], told.version, told.scores, tensors.id, binary=tensors.binary)
+    return read_tensors(body, whole_number(headers, HEADER_LENGTH))
 
 
 def whole_number(headers: Mapping[bytes, bytes], name: bytes) -> int | None:
@@ -123,11 +135,15 @@ def whole_number(headers: Mapping[bytes, bytes], name: bytes) -> int | None:
     return int(text)
 
 
-async def send_refusal(send: Send, refusal: Refusal, *, closing: bool = False) -> None:
+async def send_refusal(send: Send, refusal: Refusal, *, closing: bool = False, request_id: str = "") -> None:
     """Send a refusal as the protocol has it, `{"error": ...}`, with a hint when to come again."""
     headers = [(b"content-type", JSON)]
+    if request_id:
+        headers.append((REQUEST_ID, request_id.encode()))
     if refusal.retry_after is not None:
         headers += retry_headers(refusal.retry_after)
+    if refusal.kind == "unauthorized":
+        headers.append((b"www-authenticate", b'Bearer realm="flyweight"'))
     body = orjson.dumps({"error": str(refusal)})
     # What is left of a body that was not read would be taken for the next request.
     unread = refusal.kind in ("too_large", "slow")

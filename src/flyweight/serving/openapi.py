@@ -18,6 +18,7 @@ MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "st
 VERSION = {**MODEL, "name": "version"}
 _WORDS = {
     400: "Wrong input: what is wrong, what was seen, what was expected.",
+    401: "A token is needed, unknown, or has expired.",
     404: "No such model or version; says which there are.",
     405: "Another method is taken here.",
     408: "The body did not come whole in time.",
@@ -36,6 +37,8 @@ def describe_routes(repository: Repository) -> Json:
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     get = {
         "/v2": _get("The server's name, version and extensions"),
+        "/v1/status": _get("What is served, its certificates, and its last five minutes", 401),
+        "/v1/status/models/{model}/samples": _get("Stored requests to send", 401, 404, 503, parameters=[MODEL]),
         "/v2/health/live": _get("Whether the process runs"),
         "/v2/health/ready": _get("Whether requests are welcome", 503),
         model: _get("A model's inputs and outputs", 404, 503, parameters=[MODEL]),
@@ -61,7 +64,8 @@ def describe_routes(repository: Repository) -> Json:
         "info": {"title": "flyweight serve", "version": flyweight.__version__, "description": ABOUT},
         "paths": {path: {"get": one} for path, one in get.items()}
         | {path: {"post": one} for path, one in post.items()},
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": SCHEMAS, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"token": []}],  # where the service has tokens
     }
 
 
@@ -195,11 +199,15 @@ def _examples(ready: list[Served]) -> tuple[Json, Json]:
     for served in ready:
         opened = served.opened
         call = sample_call(opened.ranker, opened.takes, 3)
-        inputs = [_tensor(name, array) for name, array in {**call.asked, **call.offered}.items()]
-        infer[served.model] = {"value": {"inputs": inputs}}
+        infer[served.model] = {"value": infer_example({**call.asked, **call.offered})}
         if opened.takes.offered and not opened.takes.flat:
             rank[served.model] = {"value": rank_example(served.model, call.asked, call.offered)}
     return infer, rank
+
+
+def infer_example(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Json:
+    """Return arrays of a request as the protocol v2 takes them."""
+    return {"inputs": [_tensor(name, array) for name, array in arrays.items()]}
 
 
 def rank_example(model: str, asked: Mapping[str, Any], offered: Mapping[str, Any]) -> Json:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from flyweight.serving.answering import Desk
 from flyweight.serving.call import Takes
+from flyweight.serving.caller import REQUEST_ID, Caller, caller_of
 from flyweight.serving.datatypes import BYTES, array_of_values
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.routes import read_object
@@ -38,20 +39,36 @@ class RankRoute:
         return [Route("/v1/rank", self._rank, methods=["POST"])]
 
     async def _rank(self, request: Request) -> Response:
+        caller = request.scope["caller"] = caller_of(dict(request.scope["headers"]))
+        answer = await self._answer(request, caller)
+        headers = {REQUEST_ID.decode(): caller.named()}
+        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Response(body, headers=headers, media_type="application/json")
+
+    async def _answer(self, request: Request, caller: Caller) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        try:
+            body.update(await self._read(request))
+            model, version = self._model(body), _text(body, "version")
+            served = self._desk.repository.answerer(model, version, {})
+            inputs = columns_of(served.opened.takes, body.get("request", {}), body.get("candidates"))
+            tensors = Tensors(inputs, _text(body, "id") or "", parameters=_timeout(body))
+            top, id_field = _top(body), _text(body, "id_field")
+        except Refusal as refusal:
+            self._desk.refuse("rank", str(body.get("model", "")), refusal, caller)
+            raise
+        told = await self._desk.answer("rank", model, version, tensors, caller)
+        assert told.scores is not None
+        ranked = rank_scores(told.scores, body["candidates"], top, id_field)
+        return {"model": model, "version": told.version, "ranked": ranked}
+
+    async def _read(self, request: Request) -> dict[str, Any]:
         settings = self._desk.repository.settings
         body = await read_object(request, settings.max_body, settings.read_seconds)
         odd = next((key for key in body if key not in KEYS), None)
         if odd is not None:
             raise Refusal(f"Key {odd[:60]!r} is not known; a ranking takes {', '.join(KEYS)}.")
-        model, version = self._model(body), _text(body, "version")
-        served = self._desk.repository.answerer(model, version, {})
-        inputs = columns_of(served.opened.takes, body.get("request", {}), body.get("candidates"))
-        tensors = Tensors(inputs, _text(body, "id") or "", parameters=_timeout(body))
-        told = await self._desk.answer("rank", model, version, tensors)
-        assert told.scores is not None
-        ranked = rank_scores(told.scores, body["candidates"], _top(body), _text(body, "id_field"))
-        answer = {"model": model, "version": told.version, "ranked": ranked}
-        return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+        return body
 
     def _model(self, body: Mapping[str, Any]) -> str:
         name = _text(body, "model")

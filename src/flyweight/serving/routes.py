@@ -123,6 +123,8 @@ def application(routes: Sequence[Route]) -> Starlette:
         headers = {name.decode(): value.decode() for name, value in hints}
         if refusal.kind in ("too_large", "slow"):
             headers["connection"] = "close"
+        if "caller" in request.scope:
+            headers["x-request-id"] = request.scope["caller"].named()
         return answer_json({"error": str(refusal)}, refusal.status.http, headers)
 
     async def odd(request: Request, error: Exception) -> Response:

@@ -8,6 +8,8 @@ from typing import Any
 
 from flyweight.errors import InputError
 from flyweight.serving.lane import Limits
+from flyweight.serving.security import Security
+from flyweight.serving.watching_settings import Watching
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Settings:
         read_seconds: within which a request must have come whole.
         drain_seconds: how long requests are still answered after SIGTERM, while readiness says no.
         vocabulary: path of a file of raw values, see `vocabulary`.
+        security: tokens and TLS.
+        watching: logs and traces.
         keep: versions of a model that answered before and stay in memory for going back.
         state: folder that keeps what is served over a restart; None keeps nothing.
     """
@@ -60,6 +64,8 @@ class Settings:
     read_seconds: float = 10.0
     drain_seconds: float = 1.0
     vocabulary: str | None = None
+    security: Security = field(default_factory=Security)
+    watching: Watching = field(default_factory=Watching)
     keep: int = 1
     state: str | None = None
 
@@ -148,6 +154,6 @@ def settings_from_json(text: str) -> Settings:
     """Return the settings that `settings_to_json` wrote."""
     values = json.loads(text)
     assert set(values) == {one.name for one in fields(Settings)}
-    return Settings(
-        **{**values, "sources": tuple(Source(**one) for one in values["sources"]), "limits": Limits(**values["limits"])}
-    )
+    parts = {"limits": Limits, "security": Security, "watching": Watching}
+    built = {name: kind(**values[name]) for name, kind in parts.items()}
+    return Settings(**{**values, **built, "sources": tuple(Source(**one) for one in values["sources"])})

@@ -18,6 +18,7 @@ from pathlib import Path
 from flyweight.errors import FlyweightError, InputError
 from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.changes import Changes
+from flyweight.serving.gathering import Gathering
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.seats import ABSENT, Seats, make_seats
 from flyweight.serving.settings import Settings, settings_to_json
@@ -64,6 +65,7 @@ class Supervisor:
         self._on_ready = on_ready
         self.changes = Changes({}, self._taking, settings.keep)
         self._workers: list[Worker] = []
+        self._gathering = Gathering(self._wires)
         self._ending = asyncio.Event()
 
     async def run(self) -> None:
@@ -154,7 +156,7 @@ class Supervisor:
             command = (sys.executable, "-m", "flyweight.serving.worker", *map(str, (*files, place)))
             process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
         ours.setblocking(False)
-        wire = Wire({"change": self.changes.change})
+        wire = Wire({"change": self.changes.change, "collect": self._gathering.collect})
         await wire.open(ours)
         worker = Worker(process, wire, asyncio.create_task(wire.listen()))
         self._workers.append(worker)
@@ -176,6 +178,10 @@ class Supervisor:
     def _taking(self) -> list[Wire]:
         """Return the wires to the workers that take requests; one that starts later is told what holds then."""
         return [worker.wire for worker in self._workers if worker.ready and worker.wire.is_open]
+
+    def _wires(self) -> dict[int, Wire]:
+        """Return the wire to each worker that takes requests."""
+        return {worker.process.pid: worker.wire for worker in self._workers if worker.ready}
 
     async def _end(self, listening: socket.socket) -> None:
         listening.close()  # ours; the workers' own stay open until they have emptied the backlog

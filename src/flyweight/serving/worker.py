@@ -5,32 +5,43 @@ process above is gone.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from flyweight.serving.access import Access
 from flyweight.serving.administration import AskedAdministration
 from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
 from flyweight.serving.following import Follower
+from flyweight.serving.http_guard import guarded
 from flyweight.serving.http_server import HttpServer
 from flyweight.serving.infer_route import early_refusals
+from flyweight.serving.metering import Metering
+from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
+from flyweight.serving.request_log import start_logging
 from flyweight.serving.rollout import rollout_of
 from flyweight.serving.seats import Seats
 from flyweight.serving.settings import Settings, address_of, settings_from_json
+from flyweight.serving.status_routes import StatusRoutes
+from flyweight.serving.watching import start_watching
 from flyweight.serving.wire import Wire
 
 if TYPE_CHECKING:
     from flyweight.serving.grpc_service import GrpcServer
 
 logger = logging.getLogger("flyweight.serving")
+#: Seconds that the last traces may take to be sent.
+WATCHING_SECONDS = 3.0
 
 
 class Worker:
@@ -47,11 +58,14 @@ class Worker:
             {
                 "start": self.start,
                 "end": self.end,
+                "snapshot": self.snapshot,
             }
         )
         self._listening = listening
         self._seats, self._place = seats, place
         self._desk: Desk | None = None
+        self._metering: Metering | None = None
+        self._stop_watching: Callable[[], None] = lambda: None
         self._server: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -72,6 +86,7 @@ class Worker:
             FlyweightError: a bundle that is to answer is bad.
         """
         told = settings_from_json(settings)
+        start_logging(told.watching.log_format, "worker")
         repository = Repository(told)
         self._desk = Desk(repository)
         follower = Follower(repository)
@@ -87,20 +102,40 @@ class Worker:
 
     async def _listen(self, desk: Desk, settings: Settings) -> None:
         administration = AskedAdministration(self.wire)
-        app = build_application(desk, administration)
+        security = settings.security
+        access = Access(security)
+        self._metering, self._stop_watching = start_watching(desk, settings.watching)
+        status = StatusRoutes(desk.repository, self._metering, self._collect)
+        app = guarded(build_application(desk, administration, status), access, desk)
         seats = Seats(self._seats, settings.workers)
         self._server = HttpServer(
-            app, self._listening, settings.read_seconds, early_refusals(desk), (seats, self._place)
+            app, self._listening, settings.read_seconds, early_refusals(desk), (seats, self._place), security.tls
         )
         if settings.grpc_port is not None:
+            from flyweight.serving.grpc_guard import interceptors
             from flyweight.serving.grpc_service import GrpcServer, GrpcService
 
-            service = GrpcService(desk, administration)
-            self._grpc = GrpcServer(service, address_of(settings.host, settings.grpc_port), settings.max_body)
+            service, asked = GrpcService(desk, administration), interceptors(access, desk)
+            address = address_of(settings.host, settings.grpc_port)
+            self._grpc = GrpcServer(service, address, settings.max_body, asked, security.tls)
             await self._grpc.start()
         self._serving = asyncio.create_task(self._server.run_until_told())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.005)
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Return what this worker counted so far."""
+        assert self._metering is not None
+        await asyncio.to_thread(self._metering.read_memory)
+        return self._metering.snapshot()
+
+    async def _collect(self) -> dict[str, Any]:
+        """Return what all workers counted; of this one alone where the process above is gone."""
+        try:
+            found: dict[str, Any] = await self.wire.ask("collect")
+        except Refusal:
+            return await self.snapshot()
+        return found
 
     async def end(self) -> None:
         """Drain with all other workers, so that the port is closed."""
@@ -125,6 +160,8 @@ class Worker:
             await self._grpc.stop()
         await self._serving
         await repository.drain()
+        with contextlib.suppress(TimeoutError):  # a collector of traces that is not there must not hold the end up
+            await asyncio.wait_for(asyncio.to_thread(self._stop_watching), WATCHING_SECONDS)
 
 
 async def _work(listening: socket.socket, channel: socket.socket, seats: int, place: int) -> None:
@@ -142,8 +179,7 @@ async def _work(listening: socket.socket, channel: socket.socket, seats: int, pl
 def main() -> None:
     """Run a worker on the sockets and the file whose numbers are its arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the one above decides
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker %(process)d: %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # bad requests are counted, not logged one by one
+    start_logging("auto", "worker")  # until it is told how
     http, wire, seats, place = map(int, sys.argv[1:5])
     uvloop.run(_work(socket.socket(fileno=http), socket.socket(fileno=wire), seats, place))
     # Engines may keep threads that wait for each other when the interpreter takes its modules apart.

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from flyweight.cost.hardware import allowed_cores
@@ -102,6 +103,10 @@ def _ray(*, needed: bool) -> Any:
         InputError: it is needed; says what installs it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # `ray start` asks for the token of this machine where there is one; a process that joins must be told before its
+    # first call, for Ray looks once.
+    if Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
