@@ -5,6 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+
+# How long an example takes says nothing where others run on the same cores.
+settings.register_profile("flyweight", deadline=None)
+settings.load_profile("flyweight")
 
 # Ray's clusters of the tests ask for no token, and leave none in the user's home.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
