@@ -75,11 +75,11 @@ class Service:
 
 
 @contextmanager
-def started(*arguments: object) -> Iterator[Service]:
-    """Run a service until the block ends; nothing of it is left then."""
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def started(*arguments: object, fixed: bool = False, seconds: float = 30, **variables: str) -> Iterator[Service]:
+    """Run a service until the block ends, at a free port unless its is fixed; nothing of it is left then."""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables}
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments), "--port", "0"],
+        [*COMMAND, *map(str, arguments), *(() if fixed else ("--port", "0"))],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,7 +90,7 @@ def started(*arguments: object) -> Iterator[Service]:
     reader = threading.Thread(target=running.read, daemon=True)
     reader.start()
     try:
-        found = running.wait_for(r"Serving .* at https?://(\S+?)(?:, gRPC at (\S+))? with")
+        found = running.wait_for(r"Serving .* at https?://(\S+?)(?:, gRPC at (\S+))? with", seconds)
         running.http, running.grpc = found[1], found[2] or ""
         yield running
     finally:

@@ -12,6 +12,7 @@ from flyweight.cli.display import out
 from flyweight.errors import InputError
 
 if TYPE_CHECKING:
+    from flyweight.serving.replicas.scaling import Scaling
     from flyweight.serving.settings import Settings
 
 #: What serving over a network needs and scoring in a process does not.
@@ -47,6 +48,15 @@ def serve(
     telemetry: Annotated[bool, typer.Option("--telemetry", help="send traces to OpenTelemetry's collector")] = False,
     keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
     state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="serve by replicas on Ray Serve")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster's head, or auto; none starts one of this machine")
+    ] = None,
+    min_replicas: Annotated[int, typer.Option(help="on Ray: replicas at least")] = 1,
+    max_replicas: Annotated[int | None, typer.Option(help="on Ray: replicas at most; as many as at least")] = None,
+    target_ongoing: Annotated[float, typer.Option(help="on Ray: requests under way that a replica should have")] = 2.0,
+    replica_cores: Annotated[float, typer.Option(help="on Ray: cores that a replica reserves, its threads")] = 1.0,
+    detach: Annotated[bool, typer.Option("--detach", help="on Ray: return once replicas answer, leave them")] = False,
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
     needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
@@ -77,7 +87,30 @@ def serve(
         keep=keep,
         state=None if state is None else str(state.resolve()),
     )
-    run_service(settings)
+    if not (ray or ray_address):
+        run_service(settings)
+        return
+    from flyweight.serving.replicas.scaling import Scaling
+
+    scaling = Scaling(min_replicas, max_replicas or min_replicas, target_ongoing, replica_cores)
+    run_replicas(settings, scaling, ray_address, detach=detach)
+
+
+def run_replicas(settings: "Settings", scaling: "Scaling", address: str | None, *, detach: bool) -> None:
+    """Serve by replicas on Ray until told to end; says where, once requests are taken."""
+    from flyweight.serving.replicas.run import serve_on_ray
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    most = f" to {scaling.most}" if scaling.most > scaling.least else ""
+    many = "replica" if scaling.least == scaling.most == 1 else "replicas"
+    serve_on_ray(
+        settings,
+        scaling,
+        address,
+        lambda told: _say_ready(told, f"{scaling.least}{most} {many} on Ray"),
+        detach=detach,
+    )
+    out.print("The replicas are left running." if detach else "Ended.")
 
 
 def _path(given: Path | None) -> str | None:
@@ -109,12 +142,12 @@ def run_service(settings: "Settings") -> None:
     out.print("Ended; every request that was accepted is answered.")
 
 
-def _say_ready(settings: "Settings") -> None:
+def _say_ready(settings: "Settings", processes: str = "") -> None:
     from flyweight.serving.settings import address_of
 
     names = ", ".join(source.model for source in settings.sources)
-    workers = f"{settings.workers} worker{'' if settings.workers == 1 else 's'}"
+    processes = processes or f"{settings.workers} worker{'' if settings.workers == 1 else 's'}"
     grpc = "" if settings.grpc_port is None else f", gRPC at {address_of(settings.host, settings.grpc_port)}"
     where = address_of(settings.host, settings.port)
     scheme = "http" if settings.security.tls is None else "https"
-    out.print(f"Serving {names} at {scheme}://{where}{grpc} with {workers}", markup=False)
+    out.print(f"Serving {names} at {scheme}://{where}{grpc} with {processes}", markup=False)

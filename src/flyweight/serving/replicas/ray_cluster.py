@@ -1,0 +1,170 @@
+"""The Ray cluster that replicas run on: one that is there, joined within a time limit, or one of this machine alone."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flyweight.cost.hardware import allowed_cores
+from flyweight.errors import InputError
+
+#: Seconds until something must listen at a cluster's address, and until the cluster must have let this process in.
+ANSWER_SECONDS, JOIN_SECONDS = 5.0, 30.0
+#: The cluster that runs on this machine, whichever it is.
+AUTO = "auto"
+#: Bytes of Ray's own store; requests and scores do not go through it.
+STORE_BYTES = 100_000_000
+NEEDS = "Serving on Ray needs Ray with Serve ({}): pip install 'flyweight[ray]'"
+
+
+@contextlib.contextmanager
+def join_cluster(address: str | None) -> Iterator[None]:
+    """Be connected to a cluster until the block ends.
+
+    Args:
+        address: "host:port" of the head of the cluster that this machine is a node of; "auto" for the one that runs on
+            this machine; None for a new cluster of this machine, which ends with the block.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers there in time, or it will not have this process.
+    """
+    if address is not None:
+        _check_form(address)
+    ray = import_ray()
+    if address is None:
+        with _own_cluster(ray):
+            yield
+        return
+    if address != AUTO:
+        _check_listens(address)
+    _connect(ray, address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Return Ray, told to send no statistics of its use.
+
+    Raises:
+        InputError: Ray or Ray Serve is not installed; says what installs it.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+        import ray.serve
+    except ImportError as error:
+        raise InputError(NEEDS.format(error)) from error
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it tells of its own inside; what matters is told here
+    return ray
+
+
+@contextlib.contextmanager
+def _own_cluster(ray: Any) -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="fw-ray-")  # a short name: sockets lie in it
+    _guard(Path(folder))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=allowed_cores(),
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            _temp_dir=folder,
+            **QUIET,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _guard(folder: Path) -> None:
+    """Let only who has a new secret into the cluster, unless the user has settled that otherwise.
+
+    Ray's ports run what they are sent. Ray would keep a secret of its own making in the user's home, where it changes
+    the clusters that are started later.
+    """
+    if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    secret = folder / "token"
+    secret.touch(mode=0o600)
+    secret.write_text(secrets.token_hex(32))
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(secret))
+
+
+QUIET = {"logging_level": "ERROR", "log_to_driver": False, "namespace": "flyweight"}
+
+
+def _check_form(address: str) -> None:
+    """Refuse what is no address of a cluster that this machine is a node of.
+
+    Raises:
+        InputError: says which addresses there are.
+    """
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--ray-address {address}: Ray's client does not deploy services. Run this on a node of the cluster, with "
+            "--ray-address HOST:PORT of its head (6379 unless changed), or as a job: ray job submit -- flyweight serve "
+            "--ray ..."
+        )
+    host, colon, port = address.rpartition(":")
+    if address != AUTO and not (colon and host and port.isdigit() and int(port) < 2**16):
+        raise InputError(f"--ray-address {address!r} is unknown; use auto, or HOST:PORT of the cluster's head.")
+
+
+def _check_listens(address: str) -> None:
+    """Ask whether anything listens; Ray itself would wait for much longer.
+
+    Raises:
+        InputError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"No Ray cluster answers at {address} within {ANSWER_SECONDS:g} s ({error.strerror or error}). Is it "
+            "running (`ray status`), and its port open from here?"
+        ) from None
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join a cluster.
+
+    Raises:
+        InputError: it does not let this process in, with its reason.
+    """
+    failed: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            ray.init(address, **QUIET)
+        except BaseException as error:  # handed to the thread that waits
+            failed.append(error)
+
+    # Ray waits for as long as it takes; this thread does not, and is the only one that Ctrl-C reaches.
+    joining = threading.Thread(target=join, daemon=True)
+    joining.start()
+    joining.join(JOIN_SECONDS)
+    where = "on this machine" if address == AUTO else f"at {address}"
+    if joining.is_alive():
+        raise InputError(
+            f"What answers {where} has not let this process in within {JOIN_SECONDS:g} s. Is it the head of a Ray "
+            "cluster, and this machine one of its nodes?"
+        )
+    if failed:
+        said = " ".join(str(failed[0]).split())[:500]
+        raise InputError(
+            f"No Ray cluster {where} can be joined ({type(failed[0]).__name__}: {said}). Is this machine one of its nodes, "
+            "with the cluster's RAY_AUTH_MODE and token?"
+        ) from failed[0]

@@ -1,0 +1,94 @@
+"""One replica: the models of a service in a process of Ray Serve, behind the same routes as without Ray."""
+
+import gc
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+
+from flyweight.errors import EngineError, FlyweightError
+from flyweight.serving.answering import Desk
+from flyweight.serving.application import build_application
+from flyweight.serving.following import Follower
+from flyweight.serving.refusal import Refusal
+from flyweight.serving.repository import Repository
+from flyweight.serving.rollout import begun_with
+from flyweight.serving.settings import settings_from_json
+
+
+class Replica:
+    """Opens every bundle, checks it, warms it up, then takes requests: Ray sends none before `__init__` is done.
+
+    Args:
+        settings: of the service, as JSON; each source has the digest of its bundle.
+
+    Raises:
+        EngineError: a bundle cannot be opened here; names the node.
+    """
+
+    async def __init__(self, settings: str) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._repository = Repository(settings_from_json(settings))
+        follower = Follower(self._repository)
+        for source in self._repository.settings.sources:
+            try:
+                await follower.begin(begun_with(source), first=False)
+            except FlyweightError as error:
+                raise EngineError(f"Node {_node()}: {error}") from error
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look through it again during a request
+        self.answer = build_application(Desk(self._repository), StandingAdministration())
+
+    def check_health(self) -> None:
+        """Tell Ray whether to send requests.
+
+        Raises:
+            EngineError: a model is not ready.
+        """
+        if not self._repository.ready:
+            raise EngineError("A model is not ready.")
+
+
+class RepliesOfReplica:
+    """The ASGI application that Ray Serve is given: it hands requests to the replica of its process."""
+
+    def __init__(self) -> None:
+        self._without_routes = Starlette()  # answers what an ASGI server asks at its beginning and end
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._without_routes(scope, receive, send)
+            return
+        from ray import serve
+
+        await serve.get_replica_context().servable_object.answer(scope, receive, send)
+
+
+class StandingAdministration:
+    """Changes nothing: a replica that Ray starts later would know nothing of it."""
+
+    async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
+        """Refuse to load."""
+        raise _refusal(f"load model {model!r}")
+
+    async def unload(self, model: str) -> None:
+        """Refuse to unload."""
+        raise _refusal(f"unload model {model!r}")
+
+    async def change(self, change: str, model: str, values: Mapping[str, Any]) -> Any:
+        """Refuse any other change."""
+        raise _refusal(f"{change} model {model!r}")
+
+
+def _refusal(what: str) -> Refusal:
+    return Refusal(
+        f"Cannot {what[:100]} here: replicas on Ray serve what they were started with. Deploy anew with the bundles "
+        "that are wanted (`flyweight serve --ray-address ... NAME=PATH`): replicas are replaced one after another.",
+        "conflict",
+    )
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
