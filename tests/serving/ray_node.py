@@ -41,7 +41,8 @@ def one_node(cores: int) -> Iterator[Node]:
     quiet = ["--include-dashboard=false", "--disable-usage-stats", "--include-log-monitor=false"]
     (folder / "token").write_text(secrets.token_hex(32))
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    environment = {**os.environ, **secret, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE), "RAY_USAGE_STATS_ENABLED": "0"}
+    quiet_too = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **secret, **quiet_too, "PYTHONPATH": str(SOURCE)}
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *words, *quiet,

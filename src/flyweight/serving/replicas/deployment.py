@@ -4,6 +4,7 @@ import inspect
 import logging
 import threading
 import time
+import uuid
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -41,45 +42,36 @@ def check_bundles(settings: Settings) -> Settings:
     return replace(settings, sources=tuple(sources))
 
 
-def deploy(settings: Settings, scaling: Scaling) -> float:
+def deploy(settings: Settings, scaling: Scaling) -> str:
     """Begin to make replicas, or to replace those of an earlier deployment, one part after another.
 
     Returns:
-        When Ray noted it, as it tells in `deployed_at`.
+        A mark that tells this deployment's replicas from those of another.
 
     Raises:
         EngineError: Ray Serve does not start.
     """
     from ray import serve
 
-    before = deployed_at()
+    mark = uuid.uuid4().hex
+    http = {
+        "host": settings.host,
+        "port": settings.port,
+        "request_timeout_s": settings.limits.deadline_ms / 1e3 + settings.read_seconds + LAST_SECONDS,
+    }
     try:
-        serve.start(
-            http_options={
-                "host": settings.host,
-                "port": settings.port,
-                "request_timeout_s": settings.limits.deadline_ms / 1e3 + settings.read_seconds + LAST_SECONDS,
-            },
-            logging_config=LOGGING,
-        )
-        target = serve.RunTarget(_application(settings, scaling), name=NAME, logging_config=LOGGING)
-        serve.run_many(
-            [target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
-        )
+        serve.start(http_options=http, logging_config=LOGGING)
+        target = serve.RunTarget(_application(settings, scaling, mark), name=NAME, logging_config=LOGGING)
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     except Exception as error:  # Ray raises what it likes: the actors' own errors, ValueError, RuntimeError
         raise EngineError(f"Ray Serve did not take the deployment: {in_words(str(error))}") from error
-    end = time.monotonic() + 30
-    while (now := deployed_at()) in (None, before) and time.monotonic() < end:
-        time.sleep(PAUSE_SECONDS)
-    if now is None:
-        raise EngineError("Ray Serve took the deployment and does not list it after 30 s; see its controller's log.")
-    return now
+    return mark
 
 
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
-def _application(settings: Settings, scaling: Scaling) -> Any:
+def _application(settings: Settings, scaling: Scaling, mark: str) -> Any:
     from ray import serve
 
     made = serve.ingress(RepliesOfReplica())(Replica)
@@ -106,18 +98,15 @@ def _application(settings: Settings, scaling: Scaling) -> Any:
         **surge,
     )(made)
     threads = settings.threads or scaling.threads
-    return deployment.bind(settings_to_json(replace(settings, threads=threads)))
+    return deployment.bind(settings_to_json(replace(settings, threads=threads)), mark)
 
 
-def wait_until_answering(
-    settings: Settings, seconds: float, told: threading.Event, deployed: float, *, replacing: bool
-) -> None:
+def wait_until_answering(settings: Settings, seconds: float, told: threading.Event, *, replacing: bool) -> None:
     """Return once every replica asked for is warm and the port answers.
 
     Args:
         seconds: that replicas may take.
         told: set where the user wants no more of it.
-        deployed: when the deployment was made.
         replacing: whether replicas of an earlier deployment go on meanwhile; a first deployment that fails is removed.
 
     Raises:
@@ -133,7 +122,7 @@ def wait_until_answering(
         if failed or late or told.is_set():
             left = "Replicas of before go on answering where they still run." if replacing else "Nothing was left."
             if not replacing:
-                take_down(settings.drain_seconds, deployed)
+                take_down(settings.drain_seconds)
             if told.is_set():
                 raise Interrupted(f"Stopped before the replicas were ready. {left}")
             what = "A replica cannot start" if failed else f"Replicas are not ready after {seconds:g} s"
@@ -183,18 +172,30 @@ def replicas() -> dict[str, int]:
     return {str(getattr(key, "value", key)): count for key, count in found.deployments[NAME].replica_states.items()}
 
 
-def deployed_at() -> float | None:
-    """Return when the application was deployed last, None where there is none."""
-    found = _listed()
-    return None if found is None else float(found.last_deployed_time_s)
+def is_there(mark: str | None = None) -> bool:
+    """Return whether the application is there, and where a mark is given, whether it is still that deployment's.
+
+    Once a deployment runs, Ray calls it DEPLOYING only where another takes its place; replicas that are replaced or
+    added do not change that.
+    """
+    from ray import serve
+
+    status = state()[0]
+    if mark is None or status in ("", "DEPLOYING", "DELETING"):
+        return mark is None and bool(status)
+    try:
+        seen = serve.get_deployment_handle(NAME, NAME).mark.remote().result(timeout_s=UNWELL_SECONDS)
+    except Exception:  # whatever Ray raises: no replica answers now, and the next look asks again
+        return True
+    return bool(seen == mark)
 
 
-def take_down(drain_seconds: float, deployed: float) -> None:
+def take_down(drain_seconds: float, mark: str | None = None) -> None:
     """End the replicas, once what they have accepted is answered; and Ray Serve, where no other application is left.
 
     Args:
         drain_seconds: how long replicas look for requests under way.
-        deployed: when the deployment was made; a later one is left alone.
+        mark: of the deployment to end, so that a later one is left alone; None ends whichever is there.
     """
     from ray import serve
 
@@ -202,7 +203,7 @@ def take_down(drain_seconds: float, deployed: float) -> None:
 
     def end() -> None:
         try:
-            if deployed_at() == deployed:
+            if is_there(mark):
                 serve.delete(NAME)
                 if not serve.status().applications:
                     serve.shutdown()

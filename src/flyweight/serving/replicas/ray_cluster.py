@@ -1,6 +1,7 @@
 """The Ray cluster that replicas run on: one that is there, joined within a time limit, or one of this machine alone."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import secrets
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.cost.hardware import allowed_cores
-from flyweight.errors import InputError
+from flyweight.errors import EngineError, InputError
 
 #: Seconds until something must listen at a cluster's address, and until the cluster must have let this process in.
 ANSWER_SECONDS, JOIN_SECONDS = 5.0, 30.0
@@ -35,13 +36,13 @@ def join_cluster(address: str | None) -> Iterator[None]:
     Raises:
         InputError: Ray is not installed, or no cluster answers there in time, or it will not have this process.
     """
-    if address is not None:
-        _check_form(address)
-    ray = import_ray()
+    require_ray()
     if address is None:
-        with _own_cluster(ray):
+        with _own_cluster():
             yield
         return
+    _check_form(address)
+    ray = _import_ray()
     if address != AUTO:
         _check_listens(address)
     _connect(ray, address)
@@ -51,11 +52,21 @@ def join_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def import_ray() -> Any:
+def require_ray() -> None:
+    """Refuse to go on without Ray, before anything else takes time.
+
+    Raises:
+        InputError: Ray is not installed; says what installs it.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(NEEDS.format("No module named 'ray'"))
+
+
+def _import_ray() -> Any:
     """Return Ray, told to send no statistics of its use.
 
     Raises:
-        InputError: Ray or Ray Serve is not installed; says what installs it.
+        InputError: Ray Serve is not installed with it; says what installs it.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
@@ -68,18 +79,23 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def _own_cluster(ray: Any) -> Iterator[None]:
+def _own_cluster() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="fw-ray-")  # a short name: sockets lie in it
-    _guard(Path(folder))
     try:
-        ray.init(
-            address="local",
-            num_cpus=allowed_cores(),
-            include_dashboard=False,
-            object_store_memory=STORE_BYTES,
-            _temp_dir=folder,
-            **QUIET,
-        )
+        _guard(Path(folder))
+        ray = _import_ray()
+        try:
+            ray.init(
+                address="local",
+                num_cpus=allowed_cores(),
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                _temp_dir=folder,
+                **QUIET,
+            )
+        except Exception as error:  # Ray raises what it likes: RuntimeError, ValueError, errors of its own
+            said = " ".join(str(error).split())[:500]
+            raise EngineError(f"No Ray cluster could be started here ({type(error).__name__}: {said}).") from error
         try:
             yield
         finally:
@@ -92,7 +108,7 @@ def _guard(folder: Path) -> None:
     """Let only who has a new secret into the cluster, unless the user has settled that otherwise.
 
     Ray's ports run what they are sent. Ray would keep a secret of its own making in the user's home, where it changes
-    the clusters that are started later.
+    the clusters that are started later. Ray reads this when it is imported.
     """
     if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
@@ -165,6 +181,6 @@ def _connect(ray: Any, address: str) -> None:
     if failed:
         said = " ".join(str(failed[0]).split())[:500]
         raise InputError(
-            f"No Ray cluster {where} can be joined ({type(failed[0]).__name__}: {said}). Is this machine one of its nodes, "
-            "with the cluster's RAY_AUTH_MODE and token?"
+            f"No Ray cluster {where} can be joined ({type(failed[0]).__name__}: {said}). Is this machine one of its "
+            "nodes, with the cluster's RAY_AUTH_MODE and token?"
         ) from failed[0]

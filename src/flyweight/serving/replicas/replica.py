@@ -21,12 +21,14 @@ class Replica:
 
     Args:
         settings: of the service, as JSON; each source has the digest of its bundle.
+        mark: of the deployment.
 
     Raises:
         EngineError: a bundle cannot be opened here; names the node.
     """
 
-    async def __init__(self, settings: str) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(self, settings: str, mark: str) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._mark = mark
         self._repository = Repository(settings_from_json(settings))
         follower = Follower(self._repository)
         for source in self._repository.settings.sources:
@@ -37,6 +39,10 @@ class Replica:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again during a request
         self.answer = build_application(Desk(self._repository), StandingAdministration())
+
+    def mark(self) -> str:
+        """Return the mark of the deployment that this replica is of."""
+        return self._mark
 
     def check_health(self) -> None:
         """Tell Ray whether to send requests.

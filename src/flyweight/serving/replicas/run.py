@@ -16,14 +16,14 @@ from flyweight.errors import InputError
 from flyweight.serving.replicas.deployment import (
     check_bundles,
     deploy,
-    deployed_at,
+    is_there,
     replicas,
     state,
     take_down,
     wait_until_answering,
 )
 from flyweight.serving.replicas.node_check import check_nodes
-from flyweight.serving.replicas.ray_cluster import import_ray, join_cluster
+from flyweight.serving.replicas.ray_cluster import join_cluster, require_ray
 from flyweight.serving.replicas.scaling import Scaling
 from flyweight.serving.settings import Settings
 
@@ -50,19 +50,19 @@ def serve_on_ray(
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None:
         _check_own(scaling, detach=detach)
-    import_ray()
+    require_ray()
     settings = check_bundles(settings if settings.port else replace(settings, port=_free_port(settings.host)))
     with join_cluster(address), told_to_end() as told:  # Ray takes the signals when it is joined
         if address is not None:
             check_nodes(settings)
-        replacing = deployed_at() is not None
-        deployed = deploy(settings, scaling)
-        wait_until_answering(settings, READY_SECONDS, told, deployed, replacing=replacing)
+        replacing = is_there()
+        mark = deploy(settings, scaling)
+        wait_until_answering(settings, READY_SECONDS, told, replacing=replacing)
         say_ready(settings)
         if detach:
             return
-        _watch(told, deployed)
-        take_down(settings.drain_seconds, deployed)
+        if _watch(told, mark):
+            take_down(settings.drain_seconds, mark)
 
 
 def check_alone(settings: Settings) -> None:
@@ -111,18 +111,19 @@ def told_to_end() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _watch(told: threading.Event, deployed: float) -> None:
-    """Log what becomes of the replicas until told to end."""
+def _watch(told: threading.Event, mark: str) -> bool:
+    """Log what becomes of the replicas until told to end; return whether they are still this deployment's."""
     seen: object = None
     while not told.wait(LOOK_SECONDS):
-        if deployed_at() != deployed:
+        if not is_there(mark):
             logger.warning("Another deployment has taken this one's place, or it was deleted; its replicas are left.")
-            return
-        now = (state(), replicas())
+            return False
+        now = (state()[1], replicas())
         if now != seen and seen is not None:
             counts = ", ".join(f"{count} {name.lower()}" for name, count in now[1].items() if count)
-            logger.info("Replicas: %s%s", counts or "none", f" ({now[0][1]})" if now[0][1] else "")
+            logger.info("Replicas: %s%s", counts or "none", f" ({now[0]})" if now[0] else "")
         seen = now
+    return True
 
 
 def _free_port(host: str) -> int:
