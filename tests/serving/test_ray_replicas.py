@@ -122,6 +122,7 @@ def test_a_replica_killed_under_load_gives_no_wrong_answer_and_comes_back(node: 
     finally:
         caller.told.set()
         sending.join()
+    print(f"{caller.answered} answered; failed before that: {caller.failures}")
     assert caller.wrong == 0
     assert caller.lost == []
     assert [one for one in caller.failures if one[0] not in "05"] == []  # connection errors and 5xx
@@ -153,7 +154,8 @@ def test_without_an_address_a_cluster_begins_and_ends_with_the_service(hoisted: 
         assert service.post(INFER, body_of(request(5)))[0] == 200
         began = descendants(service.process.pid)
         assert any("raylet" in title(pid) for pid in began)
-        assert not any("dashboard/dashboard.py" in title(pid) for pid in began)
+        # Ray's process of this name runs in any case; told so, it serves no page
+        assert all("--disable-frontend" in title(pid) for pid in began if "dashboard/dashboard.py" in title(pid))
         service.process.send_signal(signal.SIGTERM)
         service.wait_for("Ended.", 60)
         assert service.process.wait(30) == 0
