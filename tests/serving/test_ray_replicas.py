@@ -149,6 +149,24 @@ def test_another_deployment_takes_its_place_without_a_failed_request(
 
 
 @pytest.mark.slow
+def test_load_makes_another_replica(node: Node, replicated: Service, hoisted: Path) -> None:
+    scaling = ["--max-replicas", 2, "--target-ongoing", 0.05, "--replica-cores", 0.5]
+    port = replicated.http.rpartition(":")[2]
+    words = [hoisted, "--ray-address", node.address, *scaling, "--port", port]
+    with started(*words, fixed=True, seconds=120, **node.secret) as later:
+        wait_for(lambda: len(node.replicas()) == 1, 60)
+        caller = Caller(later)
+        sending = threading.Thread(target=caller.run)
+        sending.start()
+        try:
+            wait_for(lambda: len(node.replicas()) == 2, 90)
+        finally:
+            caller.told.set()
+            sending.join()
+        assert (caller.wrong, caller.lost) == (0, [])
+
+
+@pytest.mark.slow
 def test_without_an_address_a_cluster_begins_and_ends_with_the_service(hoisted: Path) -> None:
     with started(hoisted, "--ray", seconds=120) as service:
         assert service.post(INFER, body_of(request(5)))[0] == 200
