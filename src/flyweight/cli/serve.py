@@ -99,8 +99,10 @@ def serve(
 def run_replicas(settings: "Settings", scaling: "Scaling", address: str | None, *, detach: bool) -> None:
     """Serve by replicas on Ray until told to end; says where, once requests are taken."""
     from flyweight.serving.replicas.run import serve_on_ray
+    from flyweight.serving.request_log import start_logging
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging(settings.watching.log_format, "ray")
+    _check_security(settings)
     most = f" to {scaling.most}" if scaling.most > scaling.least else ""
     many = "replica" if scaling.least == scaling.most == 1 else "replicas"
     serve_on_ray(
@@ -113,25 +115,30 @@ def run_replicas(settings: "Settings", scaling: "Scaling", address: str | None, 
     out.print("The replicas are left running." if detach else "Ended.")
 
 
+def _check_security(settings: "Settings") -> None:
+    """Warn of what is open to a network; a bad file of tokens is told before anything starts."""
+    from flyweight.serving.access import Access, check_binding
+
+    for warning in check_binding(settings.host, settings.security):
+        logging.getLogger("flyweight.serving").warning(warning)
+    Access(settings.security)
+
+
 def _path(given: Path | None) -> str | None:
     return None if given is None else str(given.resolve())
 
 
 def run_service(settings: "Settings") -> None:
     """Serve until told to end; says where, once requests are taken."""
-    from flyweight.serving.access import Access, check_binding
     from flyweight.serving.request_log import start_logging
     from flyweight.serving.supervisor import Supervisor
     from flyweight.serving.tls import check_certificate
     from flyweight.serving.tracing import check_tracing
 
-    security = settings.security
     start_logging(settings.watching.log_format, "supervisor")
-    for warning in check_binding(settings.host, security):
-        logging.getLogger("flyweight.serving").warning(warning)
-    Access(security)  # a bad file of tokens is told before any worker starts
-    if security.tls is not None:
-        check_certificate(*security.tls)
+    _check_security(settings)
+    if settings.security.tls is not None:
+        check_certificate(*settings.security.tls)
     if settings.watching.telemetry:
         check_tracing()
 

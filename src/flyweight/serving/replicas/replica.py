@@ -1,5 +1,6 @@
 """One replica: the models of a service in a process of Ray Serve, behind the same routes as without Ray."""
 
+import asyncio
 import gc
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +8,17 @@ from typing import Any
 from starlette.applications import Starlette
 
 from flyweight.errors import EngineError, FlyweightError
+from flyweight.serving.access import Access
 from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
 from flyweight.serving.following import Follower
+from flyweight.serving.http_guard import guarded
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.rollout import begun_with
 from flyweight.serving.settings import settings_from_json
+from flyweight.serving.status_routes import StatusRoutes
+from flyweight.serving.watching import start_watching
 
 
 class Replica:
@@ -38,7 +43,16 @@ class Replica:
                 raise EngineError(f"Node {_node()}: {error}") from error
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again during a request
-        self.answer = build_application(Desk(self._repository), StandingAdministration())
+        desk, settings_here = Desk(self._repository), self._repository.settings
+        self._metering, _ = start_watching(desk, settings_here.watching)
+        status = StatusRoutes(self._repository, self._metering, self._snapshot)
+        app = build_application(desk, StandingAdministration(), status)
+        self.answer = guarded(app, Access(settings_here.security), desk)
+
+    async def _snapshot(self) -> dict[str, Any]:
+        """Return what this replica counted: others are asked by nobody, Ray counts them all."""
+        await asyncio.to_thread(self._metering.read_memory)
+        return self._metering.snapshot()
 
     def mark(self) -> str:
         """Return the mark of the deployment that this replica is of."""

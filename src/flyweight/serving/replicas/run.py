@@ -75,6 +75,8 @@ def check_alone(settings: Settings) -> None:
         raise InputError("--grpc-port: replicas on Ray answer over HTTP only; leave it out.")
     if settings.workers != 1:
         raise InputError("--workers: a replica on Ray is one process; use --min-replicas and --max-replicas.")
+    if settings.security.tls is not None:
+        raise InputError("--certificate: Ray's proxy answers in plain HTTP; put TLS before it, and leave it out here.")
     if settings.state is not None:
         raise InputError("--state: what replicas on Ray serve is what they were deployed with; leave it out.")
 
