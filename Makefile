@@ -58,6 +58,14 @@ bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/retrieval.py
 	@$(BIN)/python benchmarks/profile_gains.py
 	@$(BIN)/python benchmarks/parallel.py
+	@$(BIN)/python benchmarks/parallel_units.py
+	@$(BIN)/python benchmarks/sharded_training.py plain row table recovery-1 recovery-2 tables-1 tables-2
+	@$(BIN)/python benchmarks/sharded_lookup.py
+	@$(BIN)/python benchmarks/cluster.py
+	@# Of the bundle that `make demo` made.
+	@$(BIN)/python benchmarks/serving.py demo/ranker.fly
+	@$(BIN)/python benchmarks/serving_watching.py demo/ranker.fly
+	@$(BIN)/python benchmarks/serving_ray.py demo/ranker.fly
 	@$(BIN)/python benchmarks/auto_prediction.py
 	@$(BIN)/python benchmarks/auto_certificates.py
 	@$(BIN)/python benchmarks/auto_peer.py --certify --json benchmarks/results/auto_peer.json
