@@ -44,10 +44,10 @@ from flyweight.task.runner import Here, Runner, in_order
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cluster.json"
 #: The table that runs are timed on, and those whose unit cost is taken, columns and type: 1 TB each at 10^10 rows.
-PARTS, DIM, KINDS, TURNS = 6, 25, ((25, "float32"), (50, "float16")), 3
+PARTS, DIM, KINDS, TURNS = 40, 25, ((25, "float32"), (50, "float16")), 3
 CODING = Coding(bits=4)
 #: Rows of the split that is evaluated.
-ROWS, BATCH = 400_000, 4_096
+ROWS, BATCH = 4_000_000, 4_096
 Json = dict[str, Any]
 
 

@@ -1,6 +1,7 @@
 """A traced model gives what the model gives, for any number of rows, and leaves the model alone."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -138,3 +139,15 @@ def test_what_cannot_be_traced_is_named(model: nn.Module, words: str) -> None:
     with pytest.raises(ExportError) as caught:
         trace(model, {"x": torch.rand(4, 3)})
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Ranker, Encoder])
+def test_a_pickled_graph_computes_the_same(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = kind().eval()
+    traced = trace(model, inputs_of(model, 4))
+    again = pickle.loads(pickle.dumps(traced))
+    given = inputs_of(model, 9)
+    assert torch.equal(again(**given), traced(**given))
+    again.train()
+    assert [one.training for one in again.modules()] == [True] * len(list(again.modules()))

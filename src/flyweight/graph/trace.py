@@ -94,6 +94,8 @@ def _under_own_names(body: fx.GraphModule) -> fx.GraphModule:
         tensor = tensor_of(body, str(node.target))
         node.target = str(node.target).removeprefix("model.")
         hold(holder, node.target, tensor)
+    # The exporter's own tracer cannot be made again without the model; pickled, a graph takes the plain one.
+    body.graph._tracer_cls = None
     return fx.GraphModule(holder, body.graph)
 
 
