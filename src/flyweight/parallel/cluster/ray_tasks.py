@@ -61,7 +61,9 @@ class RayTasks:
         task = ray.remote(num_cpus=1, max_retries=retries)(_work)
         shared = ray.put(work)
         values, under_way = iter(given), dict[Any, G]()
-        most = most or 2 * self.workers
+        # One more for each waits at hand, unless cores that were not asked for would take it at once.
+        every = self.workers >= ray.cluster_resources().get("CPU", 0)
+        most = most or (2 * self.workers if every else self.workers)
         try:
             while True:
                 while len(under_way) < most:
