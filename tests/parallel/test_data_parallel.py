@@ -47,10 +47,11 @@ def test_two_processes_recover_as_one_does(one_thread: None) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"ranks": 0}, "ranks must be a whole number of at least 1; seen 0"),
         ({"batch_rows": 3}, "batch_rows=3 leaves less than 2 rows for each of 2 processes"),
         ({"tables": True}, "Tables are trained over processes by `train_sharded`"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(given: dict[str, int], said: str) -> None:
     with pytest.raises(fw.InputError, match=said):
-        recover_by_ranks(partial(pair, 8), ranks=2, epochs=1, **given)
+        recover_by_ranks(partial(pair, 8), **{"ranks": 2, "epochs": 1, **given})

@@ -59,6 +59,8 @@ def recover_by_ranks(
         EngineError: a rank failed; with its traceback.
         InputError: the rows of a step cannot be shared out.
     """
+    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
+        raise InputError(f"ranks must be a whole number of at least 1; seen {ranks!r}.")
     if batch_rows < 2 * ranks:
         raise InputError(f"batch_rows={batch_rows} leaves less than 2 rows for each of {ranks} processes; raise it.")
     if settings.get("tables"):
