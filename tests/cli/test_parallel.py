@@ -44,6 +44,9 @@ def test_run_writes_the_scores_of_the_split(
         (("plan", "mine.py:task", "--stages", "90"), "90 stages need 89 places to cut"),
         (("run", "mine.py:task", "--split", "all"), "--split 'all' is unknown"),
         (("run", "mine.py:task", "--plan", "nowhere.json"), "nowhere.json holds no plan"),
+        (("run", "nowhere.py:task", "--out", "nowhere/scores.npy"), "there is no folder nowhere; change --out"),
+        (("plan", "nowhere.py:task", "--out", "."), "it is a folder; change --out"),
+        (("plan", "nowhere.py:task", "--latency", "-5"), "--latency is in microseconds, 0 or more; seen -5"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(flyweight: Run, words: tuple[str, ...], said: str) -> None:

@@ -35,6 +35,7 @@ def test_train_says_the_plan_and_writes_weights(flyweight: Run, place: Path) -> 
         (("--tables", "column"), "Tables are placed by one of auto, row, table; seen 'column'"),
         (("--optimizer", "lion"), "table_optimizer 'lion' is unknown"),
         (("--out", "nowhere/new.npz"), "there is no folder nowhere; change --out"),
+        (("--out", "."), "it is a folder; change --out"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(
@@ -43,3 +44,14 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
     code, _, errors = call("parallel", "train", "mine.py:task", *words)
     assert code == 2
     assert said in " ".join(errors.split())
+
+
+def test_a_rank_without_what_torchrun_sets_beside_it_is_told(
+    call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    code, _, errors = call("parallel", "train", "mine.py:task", "--folder", str(tmp_path / "rows"))
+    assert code == 2
+    assert "seen RANK=0, no WORLD_SIZE, no MASTER_ADDR, no MASTER_PORT" in " ".join(errors.split())

@@ -28,6 +28,12 @@ def mlp() -> fw.Task:
     )
 
 
+def drawn_anew() -> fw.Task:
+    """A ranker whose weights are others in each process, as those of a script without a seed are."""
+    torch.seed()
+    return mlp().with_model(Ranker().eval())
+
+
 def _of_samples(model: nn.Module, name: str, values: torch.Tensor, rows: int | None, classes: int) -> fw.Task:
     data = batches({name: values}, torch.arange(len(values)) % classes, size=len(values) // 4)
     inputs = {name: fw.Field(role="sample", rows=rows)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from staged_tasks import TASKS, compressed, is_killed, mlp, resnet, throws, transformer
+from staged_tasks import TASKS, compressed, drawn_anew, is_killed, mlp, resnet, throws, transformer
 
 import flyweight as fw
 from flyweight.distillation.losses import default_distill_loss, outputs_loss
@@ -41,6 +41,11 @@ def test_outputs_of_two_processes_are_those_of_one(name: str, cut: Partition) ->
         model = task.model.eval()
         wanted = torch.cat([model(**inputs) for inputs, _, _ in task.batches("validation")])
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_task_that_is_another_in_each_process_is_refused(one_thread: None) -> None:
+    with pytest.raises(fw.EngineError, match=r"this one has got another '.*seed what it draws"):
+        infer_in_stages(drawn_anew, partition(drawn_anew(), stages=2), micro_batches=4)
 
 
 ALL = "mlp pruned, coded, int8"

@@ -152,6 +152,31 @@ def test_a_folder_of_another_training_is_refused(group: torch.device, tmp_path: 
     assert (tmp_path / "resume.json").exists()
 
 
+def test_what_a_folder_keeps_of_other_weights_or_another_teaching_is_refused(
+    group: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_resume, "SECONDS", 0.0)
+    own = lesson("sgd by rows")
+    given = list(own.batches())
+
+    def stopped() -> Iterator[Any]:
+        yield given[0]
+        raise OSError("gone")
+
+    def go(*, batches: Callable[[], Iterable[Any]], teacher: nn.Module | None = None) -> None:
+        one = Lesson(own.model, batches, own.count, own.loss, teacher)
+        train_part(one, "auto", settings("sgd by rows"), tmp_path, group, resume=True)
+
+    with pytest.raises(OSError, match="gone"):
+        go(batches=stopped)
+    with pytest.raises(fw.InputError, match="keeps another training"):
+        go(batches=own.batches, teacher=own.model)
+    with torch.no_grad():
+        own.model.head[0].weight.add_(1.0)
+    with pytest.raises(fw.InputError, match="keeps another training"):
+        go(batches=own.batches)
+
+
 def test_a_loss_that_is_no_number_names_the_rates(group: torch.device, tmp_path: Path) -> None:
     own = lesson("sgd by rows")
     broken = Lesson(own.model, own.batches, own.count, lambda outputs, target, said: outputs.sum() * float("nan"))

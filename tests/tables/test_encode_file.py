@@ -1,5 +1,6 @@
 """Tables coded from file to file: the same codes as in memory, the same bytes after a kill, and a block of memory."""
 
+import json
 import os
 import signal
 import subprocess
@@ -227,3 +228,37 @@ def test_one_part_that_fails_stops_those_that_have_not_begun(tmp_path: Path) -> 
     with pytest.raises(InputError, match="Row 5 of"):
         encode_file(open_table(tmp_path / "table.npy"), tmp_path / "coded", Coding(bits=1), workers=2, seed=3)
     assert len(list((tmp_path / "coded" / "parts").glob("*.codes"))) < parts - 1
+
+
+HOSTILE = {
+    "place.safetensors": ({"dtype": "F32", "shape": [25, 4], "data_offsets": [0, 100]}, "takes 400 bytes by its shape"),
+    "early.safetensors": ({"dtype": "F32", "shape": [5, 4], "data_offsets": [-8, 72]}, "neither"),
+    "words.safetensors": ({"dtype": "F32", "shape": ["5", 4], "data_offsets": [0, 80]}, "neither"),
+    "kinds.safetensors": ({"dtype": ["F32"], "shape": [5, 4], "data_offsets": [0, 80]}, "a table is float32"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_header_that_lies_is_refused(tmp_path: Path, name: str) -> None:
+    header, said = HOSTILE[name]
+    text = json.dumps({"a": header}).encode()
+    (tmp_path / name).write_bytes(len(text).to_bytes(8, "little") + text + bytes(400))
+    with pytest.raises(InputError, match=said):
+        open_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("header", ["((((", "'''", "{'descr': '<f4', 'shape': (5, 4), "])
+def test_a_numpy_header_that_is_no_literal_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "cut.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(400))
+    with pytest.raises(InputError, match="is no NumPy file"):
+        open_table(path)
+
+
+def test_a_weight_below_zero_names_its_row(tmp_path: Path) -> None:
+    table = open_table(saved(tmp_path / "table.npy", 50))
+    weights = np.ones((50, 1), np.float32)
+    weights[7] = -1.0
+    np.save(tmp_path / "weights.npy", weights)
+    with pytest.raises(InputError, match=r"Row 7 of .*weights\.npy weighs less than 0"):
+        encode_file(table, tmp_path / "codes", Coding(bits=2), weights=open_table(tmp_path / "weights.npy"))

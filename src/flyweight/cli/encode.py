@@ -43,8 +43,10 @@ def encode(
     finally:
         display.close()
     before = opened.rows * opened.dim * 4
+    ratio = before / found.bytes
+    size = f"{ratio:,.0f}x smaller" if ratio >= 1 else "more, for a codebook costs more than so few rows"
     out.print(
         f"{opened.rows:,} rows of {opened.dim}, {before:,} bytes as float32, became {found.bytes:,}, "
-        f"{before / found.bytes:,.0f}x smaller: {coding}. Wrote {found.folder}",
+        f"{size}: {coding}. Wrote {found.folder}",
         markup=False,
     )

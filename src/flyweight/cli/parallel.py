@@ -9,6 +9,7 @@ import typer
 
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
 from flyweight.cli.parallel_train import train
+from flyweight.cli.ranks import check_place, rank_of_torchrun
 from flyweight.cli.stopping import stoppable
 from flyweight.cli.task_source import load_task
 from flyweight.errors import InputError
@@ -50,6 +51,10 @@ def plan(
 
     if bandwidth is not None and not bandwidth > 0:
         raise InputError(f"--bandwidth is in GB/s, above 0; seen {bandwidth:g}.")
+    if not latency >= 0:
+        raise InputError(f"--latency is in microseconds, 0 or more; seen {latency:g}.")
+    if out_path is not None:
+        check_place(out_path)
     display = TerminalDisplay(errors)
     try:
         with stoppable(), shown_on(display):
@@ -86,6 +91,7 @@ def run(
     if split not in SPLITS:
         raise InputError(f"--split {split!r} is unknown; use one of {', '.join(SPLITS)}.")
     known = None if plan_path is None else read_plan(plan_path)
+    check_place(out_path)
     if "RANK" in os.environ:
         _be_one(task, known, micro_batches, split, out_path)  # type: ignore[arg-type]
         return
@@ -117,7 +123,7 @@ def _be_one(source: str, known: "Plan | None", micro_batches: int, split: "Split
             "Begun by torchrun, each process needs the same plan: `flyweight parallel plan ... --out plan.json` first, "
             "then --plan plan.json."
         )
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, ranks = rank_of_torchrun()
     scores = be_a_rank(partial(quiet_task, source), known, rank, ranks, micro_batches, split)
     if scores is not None:
         _save(scores, out_path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flyweight.cli.display import TerminalDisplay, ZooProgress, errors, out
+from flyweight.cli.ranks import check_place, rank_of_torchrun
 from flyweight.cli.stopping import stoppable
 from flyweight.cli.task_source import load_task
 from flyweight.errors import InputError
@@ -54,10 +55,10 @@ def train(
         dense_rate=dense_rate, spread=spread, seed=seed,
     )  # fmt: skip
     make = partial(_lesson, task, spread if fresh else None, seed, recover=recover)
+    check_place(out_path)
     if "RANK" in os.environ:
         _be_one(make, tables, settings, folder, out_path)
         return
-    _check_place(out_path)
     display = TerminalDisplay(errors)
     try:
         with stoppable(), shown_on(display):
@@ -94,7 +95,7 @@ def _be_one(make: Any, tables: str, settings: Any, folder: Path | None, out_path
 
     if folder is None:
         raise InputError("Begun by torchrun, processes leave their rows in a folder; give --folder.")
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, ranks = rank_of_torchrun()
     folder.mkdir(parents=True, exist_ok=True)
     memory = be_a_trainer(make, rank=rank, ranks=ranks, by=tables, settings=settings, folder=folder)  # type: ignore[arg-type]
     out.print(_memory(rank, memory), markup=False)
@@ -122,11 +123,6 @@ def _compared(task: "Task", model: "nn.Module") -> str:
     values = [measure(task.spec, one, own.targets, own.groups) for one in (first, second)]
     drop = paired_drop(task.spec, first, second, own.targets, own.groups)
     return f"Validation {task.spec.name}: {values[0]:.4f} of the task's model, {values[1]:.4f} trained; drop {drop}"
-
-
-def _check_place(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}; change --out.")
 
 
 def _save(model: "nn.Module", path: Path) -> None:

@@ -14,6 +14,7 @@ from flyweight.errors import InputError
 from flyweight.graph.tensors import put_tensor
 from flyweight.graph.trace import trace
 from flyweight.graph.traced import TracedModel
+from flyweight.parallel.agreement import check_alike
 from flyweight.parallel.launch import joined, run_ranks
 from flyweight.parallel.neighbours import ends_of, infer_beside, rings_between
 from flyweight.parallel.partition import Partition
@@ -54,8 +55,8 @@ def infer_in_stages(
         InputError: the partition is of another model.
     """
     rings = rings_between(len(partition.stages))
-    data = partial(_data, make=make, split=split, batches=batches)
-    work = partial(_infer, data=data, plan=plan_of(partition), micro=micro_batches, rings=rings)
+    plan = plan_of(partition)
+    work = partial(_infer, make=make, split=split, batches=batches, plan=plan, micro=micro_batches, rings=rings)
     outputs = run_ranks(work, len(partition.stages))["outputs"]
     assert isinstance(outputs, Tensor)
     return _by_rows(outputs)
@@ -84,19 +85,16 @@ def be_a_rank(make: MakeTask, plan: Plan, rank: int, ranks: int, micro_batches: 
     """Be one of the processes that `torchrun` has begun, on any host; return the outputs where it is the last.
 
     Raises:
-        InputError: there are not as many processes as stages.
+        InputError: there are not as many processes as stages, or they have made tasks that differ.
     """
     if ranks != len(plan.stages):
         raise InputError(f"The plan has {len(plan.stages)} stages and {ranks} processes were begun; begin as many.")
-    partition = cut_as_planned(make(), plan)
-    with joined(rank, ranks) as device:
-        outputs = list(infer(partition, rank, _batches(make(), split, None), micro_batches, device))
-    return _by_rows(torch.cat(outputs).cpu()) if outputs else None
-
-
-def _data(make: MakeTask, split: Split, batches: int | None) -> tuple[Task, Iterator[Batch]]:
     task = make()
-    return task, _batches(task, split, batches)
+    partition = cut_as_planned(task, plan)
+    with joined(rank, ranks) as device:
+        _check_alike(task, partition, split, device)
+        outputs = list(infer(partition, rank, _batches(task, split, None), micro_batches, device))
+    return _by_rows(torch.cat(outputs).cpu()) if outputs else None
 
 
 def _infer(
@@ -104,13 +102,18 @@ def _infer(
     ranks: int,
     folder: Path,
     *,
-    data: Callable[[], tuple[Task, Iterator[Batch]]],
+    make: MakeTask,
+    split: Split,
+    batches: int | None,
     plan: Plan,
     micro: int,
     rings: tuple[Ring, ...],
 ) -> None:
-    task, batches = data()
-    outputs = list(infer_beside(cut_as_planned(task, plan), rank, batches, micro, ends_of(rings, rank)))
+    task = make()
+    partition = cut_as_planned(task, plan)
+    _check_alike(task, partition, split, torch.device("cpu"))
+    given = _batches(task, split, batches)
+    outputs = list(infer_beside(partition, rank, given, micro, ends_of(rings, rank)))
     if outputs:
         torch.save(torch.cat(outputs), folder / "outputs.pt")
 
@@ -120,6 +123,7 @@ def _recover(
 ) -> None:
     task = make()
     partition = cut_as_planned(task, plan)
+    _check_alike(task, partition, "train", torch.device("cpu"))
     output = task.output or "logit"
     loss = outputs_loss(default_distill_loss(output), output, TEMPERATURE)
     given = _taught(task, batches) if rank == ranks - 1 else _batches(task, "train", batches)
@@ -127,6 +131,13 @@ def _recover(
     torch.save(done.weights, folder / f"weights-{rank}.pt")
     if done.losses:
         torch.save(list(done.losses), folder / "losses.pt")
+
+
+def _check_alike(task: Task, partition: Partition, split: Split, device: torch.device) -> None:
+    """Check that this process cuts the same model, and reads the same batches, as the first: a stage has no other."""
+    inputs, target, _ = next(task.batches(split))
+    body = partition.traced.body
+    check_alike({**dict(body.named_parameters()), **dict(body.named_buffers()), **inputs, "target": target}, device)
 
 
 def _by_row(loss: Callable[..., Tensor], outputs: Tensor, said: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from flyweight.errors import InputError
+from flyweight.parallel.agreement import check_alike, digest_of
 from flyweight.parallel.launch import joined, run_ranks
 from flyweight.parallel.lesson import Lesson, MakeLesson, ShardedTraining
 from flyweight.parallel.rank_memory import forget_peak, peak_bytes
@@ -160,6 +161,12 @@ def train_part(
     """
     rank = dist.get_rank()
     inputs, rows = lesson.first(settings.batch_rows)
+    start = dict(lesson.model.state_dict())
+    taught_by = {} if lesson.teacher is None else {f"teacher's {k}": v for k, v in lesson.teacher.state_dict().items()}
+    check_alike({**start, **taught_by, **inputs}, device)
+    # What it is to learn, and from where, tells a training from another as its settings do.
+    known = (settings, lesson.count, lesson.teacher is not None, digest_of({**start, **taught_by}))
+    del start, taught_by  # whole tables among them
     plan = plan_tables(lesson.model, inputs, rows, dist.get_world_size(), by)
     shard = partial(
         shard_model, inputs=inputs, rows=rows, optimizer=settings.table_optimizer, rate=settings.table_rate,
@@ -175,7 +182,7 @@ def train_part(
     steps = Steps(lesson, own, taught, settings, device)
     dist.barrier()
     began = time.monotonic()
-    kept = Kept(folder, identity_of(plan, settings, lesson.count), device) if resume else None
+    kept = Kept(folder, identity_of(plan, *known), device) if resume else None
     steps.run(_teller(folder / PROGRESS) if rank == 0 else lambda done: None, kept)
     seconds = time.monotonic() - began
     peak = peak_bytes() if counted else None
@@ -250,7 +257,10 @@ def _watched(path: Path, total: int) -> Iterator[None]:
         def look() -> None:
             shown = 0
             while not over.wait(LOOK):
-                text = path.read_text() if path.exists() else ""
+                try:
+                    text = path.read_text()
+                except FileNotFoundError:  # not yet written, or the training is over
+                    continue
                 if text.isdigit() and int(text) > shown:
                     work.advance(int(text) - shown)
                     shown = int(text)

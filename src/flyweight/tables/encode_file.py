@@ -255,6 +255,10 @@ def _codebook(table: TableFile, folder: Path, coding: Coding, weights: TableFile
             else:
                 chosen = torch.arange(table.rows)
             felt = torch.ones(len(chosen)) if weights is None else weights.gather(chosen)[:, 0]
+            if bool((felt < 0).any()):
+                row = int(chosen[int((felt < 0).nonzero()[0])])
+                path = "the weights" if weights is None else weights.path
+                raise InputError(f"Row {row:,} of {path} weighs less than 0; weights are 0 or more.")
             learned = encode(table.gather(chosen), felt, coding, generator).codebook
         whole = io.BytesIO()
         np.save(whole, learned.numpy())

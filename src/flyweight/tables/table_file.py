@@ -5,7 +5,9 @@ it back. Reads into a block of their own keep to that block.
 """
 
 import json
+import math
 import os
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,7 @@ def _npy(file: Any, path: Path) -> tuple[int, tuple[int, ...], str, str]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except ValueError as error:
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:  # a header is read as a literal of Python
         raise InputError(f"{path} is no NumPy file: {error}.") from error
     if fortran:
         raise InputError(f"{path} lies column by column; save it row by row (np.ascontiguousarray).")
@@ -156,11 +158,16 @@ def _safetensors(file: Any, path: Path, name: str) -> tuple[int, tuple[int, ...]
         name = name or (next(iter(held)) if len(held) == 1 else "")
         if name not in held:
             raise InputError(f"{path} holds {', '.join(sorted(held)) or 'nothing'}; name one of them as the table.")
-        kind, shape, begin = held[name]["dtype"], tuple(held[name]["shape"]), held[name]["data_offsets"][0]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        kind, shape, (begin, end) = str(held[name]["dtype"]), tuple(held[name]["shape"]), held[name]["data_offsets"]
+        if any(type(size) is not int or size < 0 for size in (*shape, begin, end)):
+            raise ValueError("sizes are whole numbers")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is neither a NumPy nor a safetensors file.") from error
     if kind not in SAFETENSORS:
         raise InputError(f"{name} in {path} is of {kind}; a table is float32, float16 or bfloat16.")
-    return 8 + length + int(begin), shape, SAFETENSORS[kind], name
+    due = math.prod(shape) * (4 if kind == "F32" else 2)
+    if end - begin != due:
+        raise InputError(f"{name} in {path} takes {due:,} bytes by its shape, and {end - begin:,} by its place.")
+    return 8 + length + begin, shape, SAFETENSORS[kind], name

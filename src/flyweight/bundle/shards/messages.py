@@ -31,6 +31,8 @@ MAGIC = b"FWSH"
 MAX_ASK = 2**28
 MAX_ROWS = 2**31
 MAX_WORDS = 4096
+#: Parts that one call of the system takes: Linux refuses more than 1,024.
+MAX_PARTS = 1024
 HEADER = struct.Struct("<4sBBHIQ")
 HELLO = struct.Struct("<32sII")
 WELCOME = struct.Struct("<32sII32s")
@@ -71,13 +73,15 @@ def send(link: socket.socket, kind: Kind, parts: Sequence[Bytes], *, tables: int
     views = [memoryview(part).cast("B") for part in parts if len(part)]  # type: ignore[arg-type]
     size = sum(view.nbytes for view in views)
     left = [memoryview(HEADER.pack(MAGIC, VERSION, kind, tables, call, size)), *views]
-    sent = link.sendmsg(left)
-    for view in left:
-        if sent >= view.nbytes:
-            sent -= view.nbytes
-        else:
-            link.sendall(view[sent:])
-            sent = 0
+    for begin in range(0, len(left), MAX_PARTS):
+        group = left[begin : begin + MAX_PARTS]
+        sent = link.sendmsg(group)
+        for view in group:
+            if sent >= view.nbytes:
+                sent -= view.nbytes
+            else:
+                link.sendall(view[sent:])
+                sent = 0
 
 
 def read_header(link: socket.socket, most: int, until: float | None = None) -> Header | None:

@@ -87,6 +87,8 @@ def shard(
     """
     _check_wanted(shards, by, over)
     target = Path(out)
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists and is never overwritten; choose another path.")
     check_target(target, overwrite=False)
     bundle = read_bundle(path)
     model = onnx.load(bundle.model, load_external_data=False)

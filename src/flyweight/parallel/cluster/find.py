@@ -45,7 +45,7 @@ def find_cluster(name: str = AUTO, workers: int | None = None) -> Iterator[Runne
     if name == LOCAL:
         yield _processes(workers)
         return
-    address = os.environ.get("RAY_ADDRESS", AUTO) if name == AUTO else name
+    address = (os.environ.get("RAY_ADDRESS") or AUTO) if name == AUTO else name  # set to nothing: not set
     if address != AUTO:
         _check_form(address)
     ray = _ray(needed=address != AUTO)
