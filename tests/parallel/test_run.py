@@ -44,7 +44,7 @@ def test_outputs_of_two_processes_are_those_of_one(name: str, cut: Partition) ->
 
 
 def test_a_task_that_is_another_in_each_process_is_refused(one_thread: None) -> None:
-    with pytest.raises(fw.EngineError, match=r"this one has got another '.*seed what it draws"):
+    with pytest.raises(fw.InputError, match=r"this one has got another '.*seed what it draws"):
         infer_in_stages(drawn_anew, partition(drawn_anew(), stages=2), micro_batches=4)
 
 
@@ -177,3 +177,18 @@ def test_a_damaged_plan_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(fw.InputError, match=r"make (it|the plan) anew"):
         read_plan(tmp_path / "plan.json")
+
+
+def refuses(rank: int, ranks: int, folder: Path) -> None:
+    raise fw.InputError(f"rank {rank} was given nothing")
+
+
+def test_what_a_rank_refuses_is_told_in_its_words() -> None:
+    with pytest.raises(fw.InputError, match=r"^rank 0 was given nothing$"):
+        run_ranks(refuses, 1)
+
+
+@pytest.mark.parametrize("ranks", [0, 10_000])
+def test_so_many_ranks_are_refused(ranks: int) -> None:
+    with pytest.raises(fw.InputError, match=f"{ranks} processes were asked for; this machine has"):
+        run_ranks(refuses, ranks)

@@ -162,3 +162,16 @@ def test_no_room_is_told_with_what_is_due_and_free_and_the_parts_stay(tmp_path: 
     found = encode_file(open_table(table), folder, Coding())
     whole = encode_file(open_table(table), tmp_path / "whole", Coding())
     assert fingerprint(found.folder) == fingerprint(whole.folder)
+
+
+def test_a_table_that_was_refused_and_mended_goes_into_the_same_folder(tmp_path: Path) -> None:
+    path = saved(tmp_path / "table.npy")
+    rows = np.load(path)
+    spoilt = rows.copy()
+    spoilt[37, 2] = np.nan
+    np.save(path, spoilt)
+    with pytest.raises(InputError, match=r"Row 37 of .* holds NaN"):
+        encode_file(open_table(path), tmp_path / "codes", Coding())
+    np.save(path, rows)
+    found = encode_file(open_table(path), tmp_path / "codes", Coding())
+    assert fingerprint(found.folder) == fingerprint(encode_file(open_table(path), tmp_path / "again", Coding()).folder)

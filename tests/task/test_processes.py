@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from flyweight.task.processes import Processes
+from flyweight.task.runner import WorkerLostError
+
 WORK = """
 import os, sys, time
 from pathlib import Path
@@ -50,3 +55,19 @@ def runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0] != "Z"
+
+
+def ends_at_three(value: int) -> int:
+    if value == 3:
+        os._exit(1)
+    time.sleep(0.05)
+    return value * value
+
+
+def test_only_what_kills_its_process_is_lost() -> None:
+    done = dict(Processes(2).each(ends_at_three, range(8)))
+    assert {value: one.result() for value, one in done.items() if value != 3} == {
+        value: value * value for value in range(8) if value != 3
+    }
+    with pytest.raises(WorkerLostError):
+        done[3].result()

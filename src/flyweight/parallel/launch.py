@@ -15,10 +15,15 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-from flyweight.errors import EngineError
+from flyweight.cost.hardware import allowed_cores
+from flyweight.errors import EngineError, InputError
 
 #: Until a rank that waits for another gives up, where that one is still alive but silent.
 PATIENCE = timedelta(seconds=60)
+#: Processes for each core of this machine at most.
+MOST = 8
+#: What stands before the words of a rank that was given something wrong.
+REFUSED = "refused: "
 #: What a rank does: its number, how many there are, and the folder where it leaves what it made.
 Work = Callable[[int, int, Path], None]
 
@@ -39,12 +44,21 @@ def run_ranks(work: Work, ranks: int) -> dict[str, Any]:
     Raises:
         EngineError: one failed; with its traceback.
         RankLostError: one was killed.
+        InputError: there are far more than cores; or what one of them refused, in its words.
     """
+    cores = allowed_cores()
+    if not 1 <= ranks <= MOST * cores:
+        raise InputError(
+            f"{ranks} processes were asked for; this machine has {cores} cores, and takes from 1 to {MOST * cores}. "
+            "Each holds PyTorch and a model; for more machines, use torchrun."
+        )
     with tempfile.TemporaryDirectory(prefix="flyweight-ranks-") as folder:
         try:
             _run(work, ranks, folder)
         except ProcessRaisedException as error:
             rank, said = _first_failure(Path(folder)) or (error.error_index, error.msg)
+            if said.startswith(REFUSED):  # the user's to mend, and no fault of a rank
+                raise InputError(said.removeprefix(REFUSED)) from None
             raise EngineError(f"Rank {rank} of {ranks} failed; the others were stopped.\n{said.strip()}") from None
         except ProcessExitedException as error:
             how = f"by signal {error.signal_name}" if error.signal_name else f"with exit code {error.exit_code}"
@@ -85,9 +99,16 @@ def _rank(rank: int, work: Work, ranks: int, folder: str) -> None:
     with joined(rank, ranks, f"file://{folder}/.meeting", gpus=False):
         try:
             work(rank, ranks, Path(folder))
-        except Exception:  # told before the group is left, which makes the others fail
-            Path(folder, f"{time.monotonic_ns()}-{rank}.failed").write_text(traceback.format_exc())
+        except InputError as error:
+            _note_failure(folder, rank, f"{REFUSED}{error}")
             raise
+        except Exception:  # told before the group is left, which makes the others fail
+            _note_failure(folder, rank, traceback.format_exc())
+            raise
+
+
+def _note_failure(folder: str, rank: int, said: str) -> None:
+    Path(folder, f"{time.monotonic_ns()}-{rank}.failed").write_text(said)
 
 
 def _first_failure(folder: Path) -> tuple[int, str] | None:

@@ -3,6 +3,7 @@
 import socket
 import socketserver
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from flyweight.errors import InputError
 
 #: Connections at a time, each with a thread of its own; a front keeps one for each of its threads that score.
 MAX_LINKS = 512
-#: Seconds that the rest of a message may take, once it has begun.
+#: Seconds that a message may take, once it has begun.
 PATIENCE = 10.0
 
 
@@ -143,13 +144,16 @@ class _Conversation(socketserver.BaseRequestHandler):
     def _answer(self, link: socket.socket) -> bool:
         """Answer one call; return False once the front has ended the connection."""
         link.settimeout(None)
-        header = read_header(link, MAX_ASK)
+        if not link.recv(1, socket.MSG_PEEK):  # between calls a front may be silent for as long as it likes
+            return False
+        until = time.monotonic() + PATIENCE
+        header = read_header(link, MAX_ASK, until)
         if header is None:
             return False
-        link.settimeout(PATIENCE)
         if header.kind != Kind.ASK:
             raise MessageError(f"a call is due; seen {header.kind.name}")
-        rows = _rows(self.server.shard, read_exactly(link, header.bytes), header.tables)
+        rows = _rows(self.server.shard, read_exactly(link, header.bytes, until), header.tables)
+        link.settimeout(PATIENCE)
         send(link, Kind.ROWS, rows, tables=header.tables, call=header.call)
         return True
 

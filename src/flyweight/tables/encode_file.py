@@ -162,10 +162,12 @@ def _begun(folder: Path, asked: dict[str, Any]) -> bool:
     for file in (done, state):
         if file.exists():
             held = _read(file)
+            if held != asked and file == state and not (folder / "codebook.npy").exists():
+                break  # nothing was coded, as where the table was refused and mended since
             if held != asked:
                 raise InputError(_difference(held, asked, folder))
             return file == done
-    if any(file.name != LOCK for file in folder.iterdir()):
+    if any(file.name not in (LOCK, state.name, "parts") for file in folder.iterdir()):
         (folder / LOCK).unlink()
         raise InputError(f"{folder} is not empty; name another folder.")
     _write_whole(state, json.dumps(asked, indent=1).encode())

@@ -69,7 +69,8 @@ class Processes:
             jobs: dict[Future[R], tuple[G, int]] = {}
             try:
                 while True:
-                    while len(jobs) < most and (one := _next(values, again)) is not None:
+                    # Those that were under way when a process died run alone now: only so is it known which it died of.
+                    while len(jobs) < (1 if again else most) and (one := _next(values, again)) is not None:
                         jobs[_submitted(pool, one, again)] = one
                     if not jobs:
                         return
@@ -78,7 +79,8 @@ class Processes:
                             done.result()
                         yield jobs.pop(done)[0], done
             except BrokenProcessPool:
-                again.extend((one, deaths + 1) for one, deaths in jobs.values())
+                alone = len(jobs) == 1
+                again.extend((one, deaths + alone) for one, deaths in jobs.values())
                 raise
             except BaseException:  # one failed, or the user stopped it: what has not begun shall not
                 pool.shutdown(wait=True, cancel_futures=True)
