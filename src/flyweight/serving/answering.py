@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import FlyweightError
@@ -129,6 +130,7 @@ class Desk:
             told.queue_seconds, told.engine_seconds = ticket.started - ticket.arrived, ticket.ended - ticket.started
         if isinstance(outcome, FlyweightError):
             raise refusal_of(outcome)
+        _check_finite(outcome)
         told.scores = outcome
         entry = self.repository.models[model]
         if entry.shadowing is not None and served.version == entry.answering:
@@ -143,6 +145,21 @@ def _seconds_allowed(tensors: Tensors) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
         raise Refusal(f"Parameter timeout must be microseconds, a whole number; seen {timeout!r}.")
     return max(float(timeout) / 1e6, LEAST_SECONDS)
+
+
+def _check_finite(scores: NDArray[Any]) -> None:
+    """Refuse scores that cannot be ranked: JSON has no word for them, and NaN has no place in an order.
+
+    Raises:
+        Refusal: a score is infinite or NaN, though every number of the request is finite.
+    """
+    finite = np.isfinite(scores)
+    if not finite.all():
+        row = int((~finite.reshape(len(scores), -1)).any(1).argmax())
+        raise Refusal(
+            f"The score of candidate {row} is {np.ravel(scores[row])[0]}: numbers of the request are larger than the "
+            "model can count with. Give numbers of the size that it was trained with."
+        )
 
 
 #: What a request may wait at least: with less it would not outlast the way to the engine of an idle service.
