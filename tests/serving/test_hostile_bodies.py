@@ -1,4 +1,4 @@
-"""Bodies that were changed on purpose: each is refused with a reason, or scored as what it says; the service goes on."""
+"""Bodies changed on purpose: each is refused with a reason, or scored as what it says, and the service goes on."""
 
 from collections import Counter
 from pathlib import Path

@@ -90,7 +90,8 @@ def unpack_body(body: bytes, encoding: str, most: int) -> bytes:
     if not unpacking.eof:
         raise Refusal(f"The body ends in the middle of its {encoding} data; it was cut off.")
     if unpacking.unused_data:
-        raise Refusal(f"The body goes on for {len(unpacking.unused_data):,} bytes after the end of its {encoding} data.")
+        more = len(unpacking.unused_data)
+        raise Refusal(f"The body goes on for {more:,} bytes after the end of its {encoding} data.")
     return found
 
 
