@@ -70,7 +70,7 @@ def swaps(folder: Path) -> Json:
     write_requests(folder, _requests(), BUNDLES)
     with running(BUNDLES[0], "--workers", 2) as service:
         times: list[float] = []
-        seconds = 1.2 * SWAPS
+        seconds = 0.7 * SWAPS
         with under_load(service, folder, seconds) as found:
             end = time.monotonic() + seconds - 4
             while len(times) < SWAPS and time.monotonic() < end:
@@ -85,14 +85,14 @@ def kills(folder: Path) -> Json:
     write_requests(folder, _requests(), BUNDLES[:1])
     with running(BUNDLES[0], "--workers", 2) as service:
         count = 0
-        with under_load(service, folder, 4.0 * KILLS) as found:
-            end = time.monotonic() + 4.0 * KILLS - 6
+        with under_load(service, folder, 3.5 * KILLS) as found:
+            end = time.monotonic() + 3.5 * KILLS - 6
             while count < KILLS and time.monotonic() < end:
                 workers = service.workers()
                 if len(workers) == 2 and _ready(service):
                     os.kill(workers[count % 2], signal.SIGKILL)
                     count += 1
-                time.sleep(2.5)
+                time.sleep(2.0)
     return {"done": count, **found}
 
 

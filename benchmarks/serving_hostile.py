@@ -40,7 +40,7 @@ def mutated() -> Json:
     arrays = {**asked, **offered}
     with (
         fw.load(BUNDLE) as ranker,
-        running(BUNDLE, "--workers", 1, "--read-timeout", 0.2, "--max-body", 2**20) as service,
+        running(BUNDLE, "--workers", 1, "--read-timeout", 0.1, "--max-body", 2**20) as service,
     ):
         sender, workers, sizes = Sender(service.http), service.workers(), []
         statuses: Counter[str] = Counter()
@@ -126,3 +126,8 @@ def hostile_table(found: Json) -> str:
         f"{bodies['without_answer']} without an answer. schemathesis: {cases:,} cases, exit code {made['exit']} "
         f"(0: none failed), {made['crashes']} crashes.\n"
     )
+
+
+def hostile_requests() -> Json:
+    """Both kinds."""
+    return {"mutated": mutated(), "schemathesis": schemathesis()}

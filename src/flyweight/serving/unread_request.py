@@ -1,8 +1,8 @@
 """A request told from its first bytes, so that a busy service refuses it without parsing what comes after.
 
-Under twice the load that a service can answer, half of what comes is refused, and what a refusal costs is taken from the
-answers: parsed by the HTTP library, a refused request of 45 kB took 110 us and a worker answered a seventh of what it
-could.
+Under twice the load that a service can answer, half of what comes is refused, and what a refusal costs is taken from
+the answers: parsed by the HTTP library, a refused request of 45 kB took 110 us, and a worker answered a seventh of what
+it could.
 """
 
 import re
