@@ -3,11 +3,11 @@
     python benchmarks/serving_client.py HOST:PORT FOLDER --seconds 60 --rate 500         # open: so many come a second
     python benchmarks/serving_client.py HOST:PORT FOLDER --seconds 10 --connections 8    # closed
 
-FOLDER holds `requests.npz` as `serving_requests.py` writes it. The time of an answer runs from the moment the request was
-due, so that a service that stalls is not excused the requests that it kept from being sent; a refusal's also from when it
-was sent. A request whose connection breaks before an answer is sent again on another, up to five times, and counted: a
-worker that is killed takes with it what it was answering. Writes FOLDER/answers.npz and prints a summary as JSON. In open
-loop it spins while nothing is due, so give it a core of its own.
+FOLDER holds `requests.npz` as `serving_requests.py` writes it. The time of an answer runs from the moment the request
+was due, so that a service that stalls is not excused the requests that it kept from being sent; that of a refusal from
+when it was sent. A request whose connection breaks before an answer is sent again on another, up to five times, and
+counted: a worker that is killed takes with it what it was answering. Writes FOLDER/answers.npz and prints a summary as
+JSON. In open loop it spins while nothing is due, so give it a core of its own.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """A service under load while things go wrong: every score is checked, every request that was sent is accounted for.
 
-    python benchmarks/serving.py --part faults
+    python benchmarks/serving_limits.py faults
 
 Two workers, 100 to 700 candidates at random, requests that come whatever the answers. Swaps change between two bundles
 with other scores, and an answer must have those of the version that it names. A killed worker takes with it what it was
-answering: the client sees its connection break and sends the request again, as any client must, and it counts how often.
+answering: the client sees its connection break, sends the request again, as any client must, and counts how often.
 """
 
 import contextlib
@@ -97,8 +97,9 @@ def kills(folder: Path) -> Json:
 
 
 def _ready(service: Service) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{service.http}/v2/health/ready", timeout=5) as one:
-        return bool(one.status == 200)
+    url = f"http://{service.http}/v2/health/ready"
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        return bool(answer.status == 200)
     return False
 
 
@@ -215,7 +216,7 @@ def faults(only: list[str]) -> Json:
 
 
 def faults_table(found: Json) -> str:
-    heads = "| | times | requests | wrong scores | without an answer | sent again (connection broke) | p50 ms | p99 ms |"
+    heads = "| | times | requests | wrong scores | without an answer | connection broke, sent again | p50 ms | p99 ms |"
     lines = [heads, "|---|---|---|---|---|---|---|---|"]
     for name, row in found.items():
         bad = row["sent"] - row["statuses"].get("200", 0)

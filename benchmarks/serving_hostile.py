@@ -1,9 +1,9 @@
 """A hundred thousand changed bodies, and schemathesis against the service's own OpenAPI document.
 
-    python benchmarks/serving.py --part hostile
+    python benchmarks/serving_limits.py hostile
 
-The bodies are those of `tests/serving/hostile_bodies.py`: bits flipped, cut off, lengths that lie, deep and odd JSON, NaN,
-other shapes and datatypes. An answer is either a refusal with a reason (4xx), or scores that are compared with
+The bodies are those of `tests/serving/hostile_bodies.py`: bits flipped, cut off, lengths that lie, deep and odd JSON,
+NaN, other shapes and datatypes. An answer is either a refusal with a reason (4xx), or scores that are compared with
 what the bundle gives in a process for the request as code of its own reads it.
 """
 
@@ -122,7 +122,8 @@ def hostile_table(found: Json) -> str:
     ]
     cases = made["cases"].get("generated", 0)
     return "\n".join(lines) + (
-        f"\n\nMemory (PSS) after 2%, 50% and 100% of them: {sizes[0]:.1f}, {sizes[len(sizes) // 2]:.1f}, {sizes[-1]:.1f} MB; "
+        f"\n\nMemory (PSS) after 2%, 50% and 100% of them: {sizes[0]:.1f}, {sizes[len(sizes) // 2]:.1f} and "
+        f"{sizes[-1]:.1f} MB; "
         f"{bodies['without_answer']} without an answer. schemathesis: {cases:,} cases, exit code {made['exit']} "
         f"(0: none failed), {made['crashes']} crashes.\n"
     )

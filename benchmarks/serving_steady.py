@@ -1,7 +1,7 @@
-"""Requests of 100 to 700 candidates at random, that come whatever the answers: for minutes at 70% of capacity, and at 200%.
+"""Requests of 100 to 700 candidates that come whatever the answers: for minutes at 70% of capacity, and at 200%.
 
-    python benchmarks/serving.py --part steady
-    python benchmarks/serving.py --part overload
+    python benchmarks/serving_limits.py steady
+    python benchmarks/serving_limits.py overload
 
 One worker on one core, the load on another, so that neither takes the other's time. Capacity is what 16 callers get who
 ask again at once. Every score is compared with what the bundle gives in a process.

@@ -1,10 +1,9 @@
 """Requests a second at a p99 of 20 ms: the compressed model, the same one uncompressed, and eager PyTorch in LitServe.
 
-    python benchmarks/serving.py --part throughput       # needs wrk (a package of Debian)
+    python benchmarks/serving_limits.py throughput       # needs wrk (a package of Debian)
 
-Real requests of 500 candidates, on all cores, which the load shares: `wrk`, a client in C. For each contender the callers
-are added up, each asking again when it was answered, and the best rate whose p99 keeps the limit counts. All contenders
-of a number of callers run in turns, so that a slow spell of the machine meets each.
+Real requests of 500 candidates, on all cores, which the load shares: `wrk`, a client in C. For each contender the
+callers are added up, each asking again when it was answered, and the best rate whose p99 keeps the limit counts.
 """
 
 import base64
@@ -233,7 +232,8 @@ NAMES = {
 
 def throughput_table(found: Json) -> str:
     head = f"1 x {found['candidates']}, p99 <= {found['limit_ms']:.0f} ms"
-    lines = [f"| {head} | callers | requests a second | p50 ms | p99 ms | ours is quicker by |", "|---|---|---|---|---|---|"]
+    lines = [f"| {head} | callers | requests a second | p50 ms | p99 ms | ours is quicker by |"]
+    lines.append("|---|---|---|---|---|---|")
     ours = found["best"]["compressed"]["a_second"]
     for group, name in NAMES.items():
         row = found["best"].get(group)
@@ -244,4 +244,5 @@ def throughput_table(found: Json) -> str:
         cells = f"{row['callers']} | {row['a_second']:,.0f} | {row['p50']:.2f} | {row['p99']:.2f} | {times}"
         lines.append(f"| {name} ({row['name'].split(', ', 1)[1]}) | {cells} |")
     client = found["best"]["compressed"]["client_cpu_us"]
-    return "\n".join(lines) + f"\n\nThe client (`wrk`) took {client:.0f} us of the same cores for each request of ours.\n"
+    note = f"The client (`wrk`) took {client:.0f} us of the same cores for each request of ours."
+    return "\n".join([*lines, "", note, ""])

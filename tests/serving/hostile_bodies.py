@@ -280,7 +280,8 @@ def _answers(buffer: bytes) -> list[tuple[int, bytes]]:
         head, gap, rest = buffer.partition(b"\r\n\r\n")
         if not gap:
             return found
-        length = next((int(one.split(b":")[1]) for one in head.lower().split(b"\r\n") if b"content-length:" in one), 0)
+        lines = head.lower().split(b"\r\n")
+        length = next((int(one.split(b":")[1]) for one in lines if one.startswith(b"content-length:")), 0)
         if len(rest) < length:
             return found
         found.append((int(head.split()[1]), rest[:length]))

@@ -121,7 +121,7 @@ class HttpServer(uvicorn.Server):
         self._gave_way = over
         try:
             if not over and self._take():
-                # A busy loop turns a few hundred times a second; a thousand newcomers should not wait for as many turns.
+                # A busy loop turns a few hundred times a second; a thousand newcomers must not wait for as many.
                 for _ in range(TAKEN_AT_ONCE - 1):
                     if self._seats.over(self._place) or not self._take():
                         break
