@@ -29,7 +29,7 @@ from serving_running import Service, running
 
 HERE = Path(__file__).parent
 BUNDLES = [cache_folder() / "auto" / name / "model.fly" for name in ("complete-journey-10", "complete-journey-30")]
-REQUESTS, RATE, SWAPS, KILLS, CONNECTIONS, SLOW_SECONDS = 100, 300.0, 100, 20, 1000, 20
+REQUESTS, RATE, SWAPS, KILLS, CONNECTIONS, SLOW_SECONDS = 100, 300.0, 100, 20, 1000, 12
 #: Makes `time.time` jump by up to a day, either way, at each call, in every process of the service.
 SKEW = """
 import os, random, time
@@ -70,7 +70,7 @@ def swaps(folder: Path) -> Json:
     write_requests(folder, _requests(), BUNDLES)
     with running(BUNDLES[0], "--workers", 2) as service:
         times: list[float] = []
-        seconds = 0.7 * SWAPS
+        seconds = 0.45 * SWAPS
         with under_load(service, folder, seconds) as found:
             end = time.monotonic() + seconds - 4
             while len(times) < SWAPS and time.monotonic() < end:
@@ -85,14 +85,14 @@ def kills(folder: Path) -> Json:
     write_requests(folder, _requests(), BUNDLES[:1])
     with running(BUNDLES[0], "--workers", 2) as service:
         count = 0
-        with under_load(service, folder, 3.5 * KILLS) as found:
-            end = time.monotonic() + 3.5 * KILLS - 6
+        with under_load(service, folder, 2.6 * KILLS + 6) as found:
+            end = time.monotonic() + 2.6 * KILLS
             while count < KILLS and time.monotonic() < end:
                 workers = service.workers()
                 if len(workers) == 2 and _ready(service):
                     os.kill(workers[count % 2], signal.SIGKILL)
                     count += 1
-                time.sleep(2.0)
+                time.sleep(1.2)
     return {"done": count, **found}
 
 
@@ -116,7 +116,7 @@ def full_disk(folder: Path) -> Json:
                 while True:
                     filler.write(bytes(1024))
                     filler.flush()
-            with under_load(service, folder, 20) as found:
+            with under_load(service, folder, 15) as found:
                 try:
                     post(service, "/v1/admin/models/ranker/versions", {"path": str(BUNDLES[1])})
                 except urllib.error.HTTPError as error:
@@ -138,7 +138,7 @@ def clock(folder: Path) -> Json:
     paths = os.pathsep.join(filter(None, (str(folder / "skew"), os.environ.get("PYTHONPATH"))))
     with (
         running(BUNDLES[0], "--workers", 2, environment={"PYTHONPATH": paths}) as service,
-        under_load(service, folder, 20) as found,
+        under_load(service, folder, 12) as found,
     ):
         seen = len([*(folder / "skew").glob("sitecustomize.py?*")])
         assert seen >= 3, "the service and its two workers must have such a clock"
