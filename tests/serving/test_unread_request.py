@@ -22,6 +22,7 @@ def test_path_and_size_are_told() -> None:
         LINE + LENGTH + b"Content-Length : 4\r\n\r\n",
         LINE + b"Content-Length: -3\r\n\r\n",
         LINE + b"Content-Length: 3, 4\r\n\r\n",
+        LINE + b"Content-Length: 100000000\r\n\r\n",  # nobody may send on and on what is passed over
         LINE + LENGTH + b"Connection: close\r\n\r\n",
         LINE + LENGTH + b"Expect: 100-continue\r\n\r\n",
         LINE + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n",

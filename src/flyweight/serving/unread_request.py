@@ -8,9 +8,9 @@ it could.
 import re
 from typing import NamedTuple
 
-#: Bytes of a head that is looked through; a longer one is left to the HTTP library.
+#: Bytes of a head that is looked through; a longer one is left to the HTTP library, as is a body of 100 MB and more.
 LONGEST_HEAD = 4096
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,12})\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,8})\r\n")
 #: With any of these in a head, more must be known than path and length.
 _OTHERS = re.compile(rb"\r\n(?:connection|expect|transfer-encoding|upgrade) *:")
 
