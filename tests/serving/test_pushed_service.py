@@ -163,7 +163,7 @@ def test_swapped_versions_answer_with_their_own_scores(tmp_path: Path) -> None:
         callers.stop()
     assert not callers.wrong
     assert not callers.broken
-    assert len(callers.versions) > 3
+    assert len(callers.versions) > 1
 
 
 SKEW = """
