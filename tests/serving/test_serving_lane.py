@@ -159,3 +159,18 @@ def test_closed_lane_refuses_what_waits() -> None:
         return await waits.answer
 
     assert run(Engine(), body).kind == "draining"
+
+
+def test_requests_of_one_moment_count_before_they_are_read() -> None:
+    async def body(lane: Lane) -> None:
+        lane.expect()
+        assert lane.takes(1.0)
+        lane.expect()
+        assert not lane.takes(1.0)
+        refusal = lane.refusal(1.0)
+        assert refusal is not None
+        assert "2 requests wait already, of at most 2" in str(refusal)
+        await asyncio.sleep(0)
+        assert lane.takes(1.0)
+
+    run(Engine(), body, queue=2)

@@ -1,15 +1,18 @@
 """A request's way through the service, whatever protocol it came by: version, call, its turn in the queue, scores."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import FlyweightError
 from flyweight.serving.call import call_of
 from flyweight.serving.caller import Caller
+from flyweight.serving.lane import Lane
 from flyweight.serving.refusal import Refusal, refusal_of
 from flyweight.serving.repository import Repository
 from flyweight.serving.served import Served
@@ -51,6 +54,8 @@ class Answered:
     scores: NDArray[Any] | None = None
 
 
+#: Seconds that the words of a refusal hold while many are refused.
+WORDS_SECONDS = 0.005
 Watcher = Callable[[Answered], None]
 
 
@@ -65,6 +70,7 @@ class Desk:
 
     repository: Repository
     watchers: list[Watcher] = field(default_factory=list)
+    _made: tuple[Lane | None, float, Refusal | None] = (None, 0.0, None)
 
     async def answer(
         self, protocol: str, model: str, version: str | None, tensors: Tensors, caller: Caller | None = None
@@ -98,16 +104,34 @@ class Desk:
 
         A busy service must not spend its time on reading requests that it cannot take.
         """
-        entry = self.repository.models.get(model)
-        if entry is None:
-            return None
-        refusal = None
-        for served in entry.may_answer(version):
-            refusal = served.lane.refusal(served.lane.limits.deadline_ms / 1e3)
-            if refusal is None:
+        lanes = self._lanes(model, version)
+        for lane in lanes:
+            if lane.takes(lane.limits.deadline_ms / 1e3):
+                lane.expect()
                 return None
+        refusal = self._refusal_of(lanes)
         if refusal is not None:
             self.refuse("http", model, refusal, Caller())
+        return refusal
+
+    def full(self, model: str, version: str | None) -> Refusal | None:
+        """Return why no queue that a request may go to takes one more, None where one does."""
+        lanes = self._lanes(model, version)
+        return None if any(lane.takes(lane.limits.deadline_ms / 1e3) for lane in lanes) else self._refusal_of(lanes)
+
+    def _lanes(self, model: str, version: str | None) -> list[Lane]:
+        entry = self.repository.models.get(model)
+        return [] if entry is None else [served.lane for served in entry.may_answer(version)]
+
+    def _refusal_of(self, lanes: list[Lane]) -> Refusal | None:
+        """Return why the last of them takes no more, in words that are a moment old at most: they take time to make."""
+        if not lanes:
+            return None
+        lane, now = lanes[-1], time.monotonic()
+        made, since, refusal = self._made
+        if made is not lane or now - since > WORDS_SECONDS or refusal is None:
+            refusal = lane.refusal(lane.limits.deadline_ms / 1e3)
+            self._made = lane, now, refusal
         return refusal
 
     def refuse(self, protocol: str, model: str, refusal: Refusal, caller: Caller) -> None:
@@ -129,6 +153,7 @@ class Desk:
             told.queue_seconds, told.engine_seconds = ticket.started - ticket.arrived, ticket.ended - ticket.started
         if isinstance(outcome, FlyweightError):
             raise refusal_of(outcome)
+        _check_finite(outcome)
         told.scores = outcome
         entry = self.repository.models[model]
         if entry.shadowing is not None and served.version == entry.answering:
@@ -143,6 +168,23 @@ def _seconds_allowed(tensors: Tensors) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
         raise Refusal(f"Parameter timeout must be microseconds, a whole number; seen {timeout!r}.")
     return max(float(timeout) / 1e6, LEAST_SECONDS)
+
+
+def _check_finite(scores: NDArray[Any]) -> None:
+    """Refuse scores that cannot be ranked: JSON has no word for them, and NaN has no place in an order.
+
+    Raises:
+        Refusal: a score is infinite or NaN, though every number of the request is finite.
+    """
+    if math.isfinite(np.vdot(scores, scores)):  # a tenth of the time of looking at each
+        return
+    finite = np.isfinite(scores)
+    if not finite.all():
+        row = int((~finite.reshape(len(scores), -1)).any(1).argmax())
+        raise Refusal(
+            f"The score of candidate {row} is {np.ravel(scores[row])[0]}: numbers of the request are larger than the "
+            "model can count with. Give numbers of the size that it was trained with."
+        )
 
 
 #: What a request may wait at least: with less it would not outlast the way to the engine of an idle service.

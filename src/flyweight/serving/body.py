@@ -89,6 +89,9 @@ def unpack_body(body: bytes, encoding: str, most: int) -> bytes:
         raise _too_large(len(found), most)
     if not unpacking.eof:
         raise Refusal(f"The body ends in the middle of its {encoding} data; it was cut off.")
+    if unpacking.unused_data:
+        more = len(unpacking.unused_data)
+        raise Refusal(f"The body goes on for {more:,} bytes after the end of its {encoding} data.")
     return found
 
 

@@ -155,6 +155,8 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     Raises:
         Refusal: it is none.
     """
+    if type(shape) is list and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] < 2**31:
+        return (shape[0],)  # what almost all are, and each request has dozens
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or any(type(size) is not int for size in shape):
         raise Refusal(f"Input {name!r}: shape must be a list of up to 8 whole numbers; seen {_short(shape)}.")
     if any(not 0 <= size < 2**31 for size in shape):

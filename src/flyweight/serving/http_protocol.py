@@ -10,6 +10,10 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from flyweight.serving.unread_request import read_start
+
+#: Seconds after a refusal in which newcomers are looked at before they are parsed.
+CROWDED_SECONDS = 0.1
 SLOW = "The request's head did not come whole in time (--read-timeout)."
 
 
@@ -19,7 +23,13 @@ class PatientProtocol(HttpToolsProtocol):
     read_seconds = 10.0
     count_connections: Callable[[], None] = staticmethod(lambda: None)
     refuse_early: Callable[[str, str], bytes | None] = staticmethod(lambda method, path: None)
+    #: Until when newcomers are looked at before they are parsed, as some were refused lately; of all connections.
+    crowded_until = 0.0
     _clock: asyncio.TimerHandle | None = None
+    #: Bytes of a refused request that have still to come, and whether the next byte begins another request.
+    _unread = 0
+    _between = True
+    _last_refusal = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for a caller that connects and says nothing."""
@@ -33,8 +43,46 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self.count_connections()
 
+    def data_received(self, data: bytes) -> None:
+        """Take what has come: parse it, or pass over it where it is a request that is refused."""
+        while data:
+            if self._unread:
+                passed = min(self._unread, len(data))
+                self._unread -= passed
+                data = data[passed:]
+            elif not (self.loop.time() < self.crowded_until and self._refuse_unread(data)):
+                super().data_received(data)
+                return
+
+    def _refuse_unread(self, data: bytes) -> bool:
+        """Refuse a request that begins here without parsing it, if it would be; its bytes are to be passed over."""
+        if not self._between or not (self.cycle is None or self.cycle.response_complete):
+            return False
+        seen = read_start(data)
+        answer = None if seen is None else self.refuse_early("POST", seen.path)
+        if seen is None or answer is None:
+            return False
+        self._stop_clock()
+        self.transport.write(answer)
+        self._unread, self._last_refusal = seen.size, self.loop.time()
+        type(self).crowded_until = self._last_refusal + CROWDED_SECONDS
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that says nothing, unless something was refused on it lately."""
+        left = self._last_refusal + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            super().timeout_keep_alive_handler()
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+
     def on_message_begin(self) -> None:
         """Start the clock at the first byte of a request."""
+        self._between = False
         self._start_clock()
         super().on_message_begin()
 
@@ -43,12 +91,18 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop_clock()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Note that the next byte is another request's."""
+        self._between = True
+        super().on_message_complete()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin with a request, or refuse it here and now, where the rest of it need not be read."""
         answer = self.refuse_early(cycle.scope["method"], cycle.scope["path"]) if cycle.keep_alive else None
         if answer is None:
             super()._start_asgi_task(cycle, app)
             return
+        type(self).crowded_until = self.loop.time() + CROWDED_SECONDS
         self.transport.write(answer)
         cycle.response_started = cycle.response_complete = True
         self.on_response_complete()

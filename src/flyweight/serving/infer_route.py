@@ -12,7 +12,6 @@ from flyweight.serving.answers import write_answer
 from flyweight.serving.body import Disconnected, Receive, pack_body, read_body, unpack_body
 from flyweight.serving.caller import REQUEST_ID, Caller, caller_of
 from flyweight.serving.refusal import Refusal
-from flyweight.serving.settings import Settings
 from flyweight.serving.tensors import Tensors, read_tensors
 
 Scope = Mapping[str, Any]
@@ -40,15 +39,21 @@ def first_infer(desk: Desk, others: App) -> App:
 def early_refusals(desk: Desk) -> Callable[[str, str], bytes | None]:
     """Return what looks at a request's method and path alone, and gives a whole answer where it must be refused."""
 
+    last: tuple[Refusal | None, bytes] = (None, b"")
+
     def look(method: str, path: str) -> bytes | None:
+        nonlocal last
         target = infer_target(path) if method == "POST" else None
         refusal = None if target is None else desk.early_refusal(*target)
         if refusal is None:
             return None
+        if refusal is last[0]:
+            return last[1]
         body = orjson.dumps({"error": str(refusal)})
         lines = [b"HTTP/1.1 %d Too Many Requests" % refusal.status.http, b"content-type: " + JSON]
         lines += [b": ".join(hint) for hint in retry_headers(refusal.retry_after or 0.0)]
-        return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+        last = refusal, b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+        return last[1]
 
     return look
 
@@ -101,7 +106,7 @@ async def _infer(
     desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive, caller: Caller
 ) -> tuple[Answered, bytes, int | None]:
     try:
-        tensors = await _read(desk.repository.settings, headers, receive)
+        tensors = await _read(desk, target, headers, receive)
     except Refusal as refusal:
         desk.refuse("http", target[0], refusal, caller)
         raise
@@ -110,11 +115,17 @@ async def _infer(
     return told, *write_answer(target[0], told.version, told.scores, tensors.id, binary=tensors.binary)
 
 
-async def _read(settings: Settings, headers: Mapping[bytes, bytes], receive: Receive) -> Tensors:
+async def _read(
+    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive
+) -> Tensors:
     """Return the tensors of a request once it has come whole."""
+    settings = desk.repository.settings
     body = await read_body(
         receive, whole_number(headers, b"content-length"), settings.max_body, settings.read_seconds
     )
+    refusal = desk.full(*target)  # the queue may have filled while the body came
+    if refusal is not None:
+        raise refusal
     if b"content-encoding" in headers:
         encoding = headers[b"content-encoding"].decode("latin-1").strip().lower()
         body = unpack_body(body, encoding, settings.max_body)

@@ -93,6 +93,7 @@ class Lane:
         self._armed: asyncio.Handle | None = None
         self._running = 0
         self._thread = None if inline else ThreadPoolExecutor(1, "flyweight-engine")
+        self._expected = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -123,6 +124,19 @@ class Lane:
         self._arm(loop)
         return ticket
 
+    def expect(self) -> None:
+        """Note a request that will be handed in when what has come at this moment is read.
+
+        Hundreds may come in one turn of the event loop, before the first of them stands in the queue: without this
+        all of them would be read, and most then refused.
+        """
+        if not self._expected:
+            asyncio.get_running_loop().call_soon(self._forget)  # before those that it notes are read
+        self._expected += 1
+
+    def _forget(self) -> None:
+        self._expected = 0
+
     async def drain(self) -> None:
         """Return when every call in the queue has its answer."""
         await self._idle.wait()
@@ -135,15 +149,19 @@ class Lane:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def takes(self, allowed: float) -> bool:
+        """Return whether a call that may wait so many seconds would be taken now."""
+        return len(self._queue) + self._expected < self.limits.queue and self.load.seconds <= allowed
+
     def refusal(self, allowed: float) -> Refusal | None:
         """Return why a call that may wait so many seconds would be refused now, None where it would not."""
-        ahead = self.load.seconds
-        if len(self._queue) < self.limits.queue and ahead <= allowed:
+        if self.takes(allowed):
             return None
+        ahead, waiting = self.load.seconds, len(self._queue) + self._expected
         if ahead > allowed:
             why = f"{ahead * 1e3:,.0f} ms of work are ahead of it, and it may wait {allowed * 1e3:,.0f} ms"
         else:
-            why = f"{len(self._queue):,} requests wait already, of at most {self.limits.queue:,} (--queue)"
+            why = f"{waiting:,} requests wait already, of at most {self.limits.queue:,} (--queue)"
         return Refusal(f"Too busy: {why}. Try again later.", "busy", max(ahead, 0.001))
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -51,7 +51,7 @@ def read_tensors(body: bytes, header_length: int | None) -> Tensors:
         )
     header = _object(body if header_length is None else body[:header_length])
     # A slice of its own begins at an address that eight-byte numbers may begin at, whatever the header's length.
-    binary = b"" if header_length is None else body[header_length:]
+    binary = memoryview(b"" if header_length is None else body[header_length:])
     listed = header.get("inputs")
     if not isinstance(listed, list) or not listed:
         raise Refusal(f"The request must have 'inputs', a list of tensors; seen {_seen(header)}.")
@@ -84,12 +84,12 @@ def _name(entry: Any, inputs: Mapping[str, Array]) -> str:
     return name
 
 
-def _tensor(name: str, entry: dict[str, Any], binary: bytes, place: int) -> tuple[Array, int]:
+def _tensor(name: str, entry: dict[str, Any], binary: memoryview, place: int) -> tuple[Array, int]:
     """Return an input's array, and where the next binary one begins."""
     datatype = entry.get("datatype")
     check_datatype(name, datatype)
     shape = checked_shape(name, entry.get("shape"))
-    elements = prod(shape)
+    elements = shape[0] if len(shape) == 1 else prod(shape)
     size = _binary_size(name, entry)
     if size is None:
         array = array_of_values(name, str(datatype), entry.get("data"))
@@ -104,8 +104,8 @@ def _tensor(name: str, entry: dict[str, Any], binary: bytes, place: int) -> tupl
         raise Refusal(
             f"Input {name!r}: binary_data_size says {size:,} bytes; {len(binary) - place:,} are left in the body."
         )
-    array = array_of_bytes(name, str(datatype), memoryview(binary)[place : place + size], elements)
-    return array.reshape(shape), place + size
+    array = array_of_bytes(name, str(datatype), binary[place : place + size], elements)
+    return (array if len(shape) == 1 else array.reshape(shape)), place + size
 
 
 def _binary_size(name: str, entry: Mapping[str, Any]) -> int | None:
