@@ -106,7 +106,7 @@ class OfTheBatch(nn.Module):
 
 
 def test_rows_that_hang_on_each_other_are_refused() -> None:
-    with pytest.raises(fw.InputError, match="a row.s output hangs on other rows of its batch"):
+    with pytest.raises(fw.InputError, match="a row's output hangs on other rows of its batch"):
         partition(prices_alone(OfTheBatch()), 2)
 
 
