@@ -106,7 +106,8 @@ class OfTheBatch(nn.Module):
 
 
 def test_rows_that_hang_on_each_other_are_refused() -> None:
-    with pytest.raises(fw.InputError, match="a row's output hangs on other rows of its batch"):
+    torch.manual_seed(0)  # by chance weights may make so little of it that only the stages show it
+    with pytest.raises(fw.InputError, match=r"other rows of (their|its) batch"):
         partition(prices_alone(OfTheBatch()), 2)
 
 
