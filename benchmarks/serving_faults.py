@@ -68,7 +68,7 @@ def post(service: Service, path: str, value: Json) -> Json:
 def swaps(folder: Path) -> Json:
     """Load the other bundle as the next version, again and again."""
     write_requests(folder, _requests(), BUNDLES)
-    with running(BUNDLES[0], "--workers", 2) as service:
+    with running(BUNDLES[0], "--workers", 2, "--keep", 0) as service:
         times: list[float] = []
         seconds = 0.45 * SWAPS
         with under_load(service, folder, seconds) as found:
