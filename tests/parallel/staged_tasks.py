@@ -86,9 +86,10 @@ def compressed(name: str) -> fw.Task:
     return task
 
 
-def throws(rank: int, ranks: int, folder: Path) -> None:
-    """Fail on one rank while the other waits for it."""
+def throws(rank: int, ranks: int, folder: Path, *, died: Path) -> None:
+    """Fail on one rank while the other waits for it; write down when."""
     if rank == 0:
+        died.write_text(str(time.monotonic()))
         raise ValueError("the disk of this rank is gone")
     torch.distributed.recv(torch.zeros(1), src=0)
 
@@ -129,9 +130,10 @@ def counts(rank: int, ranks: int, folder: Path, *, rings: tuple[Ring, ...]) -> N
 COUNTED = [(number, 4) for number in range(8)] + [(8, 1)]
 
 
-def is_killed(rank: int, ranks: int, folder: Path) -> None:
-    """Die on one rank while the other waits for it."""
+def is_killed(rank: int, ranks: int, folder: Path, *, died: Path) -> None:
+    """Die on one rank while the other waits for it; write down when."""
     (folder / "here").touch()
     if rank == 0:
+        died.write_text(str(time.monotonic()))
         os.kill(os.getpid(), signal.SIGKILL)
     torch.distributed.recv(torch.zeros(1), src=0)

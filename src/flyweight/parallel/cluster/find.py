@@ -1,14 +1,13 @@
 """What `--cluster` names: processes of this machine, or the workers of a Ray cluster, checked before any work."""
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from flyweight.cost.hardware import allowed_cores
 from flyweight.errors import InputError
+from flyweight.parallel.cluster.join import NotLetInError, before_ray, join_in_time
 from flyweight.parallel.cluster.ray_tasks import RayTasks
 from flyweight.parallel.cluster.versions import check_versions
 from flyweight.task.processes import Processes
@@ -102,11 +101,7 @@ def _ray(*, needed: bool) -> Any:
     Raises:
         InputError: it is needed; says what installs it.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # `ray start` asks for the token of this machine where there is one; a process that joins must be told before its
-    # first call, for Ray looks once.
-    if Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser().exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    before_ray()
     try:
         import ray
     except ImportError as error:
@@ -124,28 +119,18 @@ def _connect(ray: Any, address: str) -> bool:
     Raises:
         InputError: it does not answer, or will not have this process; with its reason.
     """
-    failed: list[BaseException] = []
-
-    def join() -> None:
-        try:
-            ray.init(address, logging_level="ERROR", log_to_driver=False, namespace="flyweight")
-        except BaseException as error:  # handed to the thread that waits
-            failed.append(error)
-
-    # Ray waits for as long as it takes; this thread does not, and is the only one that Ctrl-C reaches.
-    joining = threading.Thread(target=join, daemon=True)
-    joining.start()
-    joining.join(JOIN)
-    if joining.is_alive():
+    try:
+        join_in_time(ray, address, JOIN)
+    except NotLetInError:
         raise InputError(
             f"The cluster at {address} answers, but has not let this process in after {JOIN:.0f} s. Is this machine one"
             " of its nodes? If not, name it as ray://host:10001."
-        )
-    if not failed:
-        return True
-    if address == AUTO and isinstance(failed[0], ConnectionError):
-        return False
-    raise InputError(_in_words(address, failed[0])) from failed[0]
+        ) from None
+    except Exception as error:  # Ray raises what it likes
+        if address == AUTO and isinstance(error, ConnectionError):
+            return False
+        raise InputError(_in_words(address, error)) from error
+    return True
 
 
 def _check_answers(address: str) -> None:

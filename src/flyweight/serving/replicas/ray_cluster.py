@@ -8,13 +8,13 @@ import secrets
 import shutil
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flyweight.cost.hardware import allowed_cores
 from flyweight.errors import EngineError, InputError
+from flyweight.parallel.cluster.join import QUIET, NotLetInError, before_ray, join_in_time
 
 #: Seconds until something must listen at a cluster's address, and until the cluster must have let this process in.
 ANSWER_SECONDS, JOIN_SECONDS = 5.0, 30.0
@@ -68,7 +68,7 @@ def _import_ray() -> Any:
     Raises:
         InputError: Ray Serve is not installed with it; says what installs it.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    before_ray()
     try:
         import ray
         import ray.serve
@@ -118,9 +118,6 @@ def _guard(folder: Path) -> None:
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(secret))
 
 
-QUIET = {"logging_level": "ERROR", "log_to_driver": False, "namespace": "flyweight"}
-
-
 def _check_form(address: str) -> None:
     """Refuse what is no address of a cluster that this machine is a node of.
 
@@ -160,27 +157,17 @@ def _connect(ray: Any, address: str) -> None:
     Raises:
         InputError: it does not let this process in, with its reason.
     """
-    failed: list[BaseException] = []
-
-    def join() -> None:
-        try:
-            ray.init(address, **QUIET)
-        except BaseException as error:  # handed to the thread that waits
-            failed.append(error)
-
-    # Ray waits for as long as it takes; this thread does not, and is the only one that Ctrl-C reaches.
-    joining = threading.Thread(target=join, daemon=True)
-    joining.start()
-    joining.join(JOIN_SECONDS)
     where = "on this machine" if address == AUTO else f"at {address}"
-    if joining.is_alive():
+    try:
+        join_in_time(ray, address, JOIN_SECONDS)
+    except NotLetInError:
         raise InputError(
             f"What answers {where} has not let this process in within {JOIN_SECONDS:g} s. Is it the head of a Ray "
             "cluster, and this machine one of its nodes?"
-        )
-    if failed:
-        said = " ".join(str(failed[0]).split())[:500]
+        ) from None
+    except Exception as error:  # Ray raises what it likes
+        said = " ".join(str(error).split())[:500]
         raise InputError(
-            f"No Ray cluster {where} can be joined ({type(failed[0]).__name__}: {said}). Is this machine one of its "
+            f"No Ray cluster {where} can be joined ({type(error).__name__}: {said}). Is this machine one of its "
             "nodes, with the cluster's RAY_AUTH_MODE and token?"
-        ) from failed[0]
+        ) from error
