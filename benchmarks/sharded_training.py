@@ -25,9 +25,9 @@ from flyweight.cost.hardware import describe_hardware, package_versions
 from flyweight.distillation.training import Training as Taught
 from flyweight.parallel.cluster.recovery import recover_together
 from flyweight.parallel.launch import run_ranks
-from flyweight.parallel.lesson import Lesson, ShardedTraining, lesson_of
-from flyweight.parallel.rank_memory import forget_peak, peak_bytes
-from flyweight.parallel.sharded_training import train_sharded
+from flyweight.parallel.sharded.lesson import Lesson, ShardedTraining, lesson_of
+from flyweight.parallel.sharded.rank_memory import forget_peak, peak_bytes
+from flyweight.parallel.sharded.training import train_sharded
 from flyweight.pruning.prune import Prune
 from flyweight.quality.intervals import paired_drop
 from flyweight.quality.measure import measure

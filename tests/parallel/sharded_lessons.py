@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flyweight.parallel.lesson import Lesson, ShardedTraining
-from flyweight.parallel.sharded_plan import By
-from flyweight.parallel.sharded_training import train_part
-from flyweight.parallel.torchrec_versions import load_torchrec
+from flyweight.parallel.sharded.lesson import Lesson, ShardedTraining
+from flyweight.parallel.sharded.plan import By
+from flyweight.parallel.sharded.torchrec_versions import load_torchrec
+from flyweight.parallel.sharded.training import train_part
 from small_tasks import seeded
 
 ROWS, ITEMS = 101, 40

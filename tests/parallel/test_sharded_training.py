@@ -12,15 +12,15 @@ from staged_tasks import transformer
 from torch import nn
 
 import flyweight as fw
-from flyweight.parallel import sharded_resume
 from flyweight.parallel.launch import joined, run_ranks
-from flyweight.parallel.lesson import Lesson, ShardedTraining, fresh
-from flyweight.parallel.sharded_files import gather_model, read_placed
-from flyweight.parallel.sharded_model import plan_tables
-from flyweight.parallel.sharded_plan import RowShard, place_tables
-from flyweight.parallel.sharded_tables import DRAWN_ROWS, Rows, start_rows
-from flyweight.parallel.sharded_training import train_part, train_sharded
-from flyweight.parallel.torchrec_versions import load_torchrec
+from flyweight.parallel.sharded import resume
+from flyweight.parallel.sharded.files import gather_model, read_placed
+from flyweight.parallel.sharded.lesson import Lesson, ShardedTraining, fresh
+from flyweight.parallel.sharded.model import plan_tables
+from flyweight.parallel.sharded.plan import RowShard, place_tables
+from flyweight.parallel.sharded.tables import DRAWN_ROWS, Rows, start_rows
+from flyweight.parallel.sharded.torchrec_versions import load_torchrec
+from flyweight.parallel.sharded.training import train_part, train_sharded
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}
 
@@ -115,7 +115,7 @@ def test_drawn_rows_are_the_same_whoever_holds_them() -> None:
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     case: str, group: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharded_resume, "SECONDS", 0.0)  # kept after every batch
+    monkeypatch.setattr(resume, "SECONDS", 0.0)  # kept after every batch
     given = list(lesson(case).batches())
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     for folder in folders:
@@ -155,7 +155,7 @@ def test_a_folder_of_another_training_is_refused(group: torch.device, tmp_path: 
 def test_what_a_folder_keeps_of_other_weights_or_another_teaching_is_refused(
     group: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharded_resume, "SECONDS", 0.0)
+    monkeypatch.setattr(resume, "SECONDS", 0.0)
     own = lesson("sgd by rows")
     given = list(own.batches())
 

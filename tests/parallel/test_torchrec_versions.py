@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 import flyweight as fw
-from flyweight.parallel import torchrec_versions
-from flyweight.parallel.torchrec_versions import check_versions, load_torchrec
+from flyweight.parallel.sharded import torchrec_versions
+from flyweight.parallel.sharded.torchrec_versions import check_versions, load_torchrec
 
 FITS = {"torch": "2.13.0+cpu", "torchrec": "1.8.0", "fbgemm-gpu-cpu": "1.8.0"}
 INSTALL = r"`pip install fbgemm-gpu-cpu==1\.8\.0`, then `pip install --no-deps torchrec==1\.8\.0`"

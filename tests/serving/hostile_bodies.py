@@ -216,8 +216,8 @@ def _packing(rng: random.Random, arrays: Arrays) -> Sent:
     sent = _either(rng, arrays, "packed otherwise than said")
     sent.headers["content-encoding"] = rng.choice(("gzip", "deflate", "br", "identity", "gzip, gzip", "\u00e9", ""))
     if rng.random() < 0.5:
-        whole = gzip.compress(sent.body, 1)
-        cut, longer, bomb = whole[: rng.randrange(len(whole))], whole + b"more", gzip.compress(bytes(2**25), 9)
+        whole = gzip.compress(sent.body, 1, mtime=0)
+        cut, longer, bomb = whole[: rng.randrange(len(whole))], whole + b"more", gzip.compress(bytes(2**25), 9, mtime=0)
         sent.body = rng.choice((whole, cut, longer, bomb))
     return sent
 

@@ -16,8 +16,8 @@ from flyweight.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from flyweight.parallel.lesson import Lesson
-    from flyweight.parallel.sharded_training import RankMemory
+    from flyweight.parallel.sharded.lesson import Lesson
+    from flyweight.parallel.sharded.training import RankMemory
     from flyweight.task.task import Task
 
 
@@ -44,9 +44,9 @@ def train(
     ),
 ) -> None:
     """Train a model with its tables over processes. Begun by torchrun, be one of them, on any host."""
-    from flyweight.parallel.lesson import ShardedTraining
-    from flyweight.parallel.sharded_training import train_sharded
-    from flyweight.parallel.torchrec_versions import check_versions
+    from flyweight.parallel.sharded.lesson import ShardedTraining
+    from flyweight.parallel.sharded.torchrec_versions import check_versions
+    from flyweight.parallel.sharded.training import train_sharded
     from flyweight.task.progress import shown_on
 
     check_versions()
@@ -78,7 +78,7 @@ def train(
 
 def _lesson(source: str, spread: float | None, seed: int, *, recover: bool) -> "Lesson":
     """Return what a source teaches, in a process that shows nothing; its model drawn anew where a spread is given."""
-    from flyweight.parallel.lesson import fresh, lesson_of
+    from flyweight.parallel.sharded.lesson import fresh, lesson_of
 
     task = load_task(source, ZooProgress(TerminalDisplay(errors)))
     if spread is not None:
@@ -90,8 +90,8 @@ def _lesson(source: str, spread: float | None, seed: int, *, recover: bool) -> "
 
 def _be_one(make: Any, tables: str, settings: Any, folder: Path | None, out_path: Path) -> None:
     """Be one of the processes that torchrun has begun."""
-    from flyweight.parallel.sharded_files import gather_model, read_placed
-    from flyweight.parallel.sharded_training import be_a_trainer
+    from flyweight.parallel.sharded.files import gather_model, read_placed
+    from flyweight.parallel.sharded.training import be_a_trainer
 
     if folder is None:
         raise InputError("Begun by torchrun, processes leave their rows in a folder; give --folder.")
@@ -106,7 +106,7 @@ def _be_one(make: Any, tables: str, settings: Any, folder: Path | None, out_path
 
 
 def _memory(rank: int, one: "RankMemory") -> str:
-    from flyweight.parallel.sharded_plan import size_words
+    from flyweight.parallel.sharded.plan import size_words
 
     peak = "" if one.peak is None else f"; at most {size_words(one.peak)} resident while training"
     start = "" if one.peak_start is None else f" ({size_words(one.peak_start)} until then)"
@@ -128,7 +128,7 @@ def _compared(task: "Task", model: "nn.Module") -> str:
 def _save(model: "nn.Module", path: Path) -> None:
     import numpy as np
 
-    from flyweight.parallel.sharded_files import state_arrays
+    from flyweight.parallel.sharded.files import state_arrays
 
     try:
         with path.open("wb") as file:  # under the very name that was asked for

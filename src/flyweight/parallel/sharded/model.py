@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.errors import InputError
-from flyweight.parallel.sharded_lookup import Lookups, Wanted, WholeTableRead, replace_tables
-from flyweight.parallel.sharded_plan import By, PlacedTable, TablePlan, place_tables
-from flyweight.parallel.sharded_tables import Rows, TableGroup, TableOptimizer, start_rows
+from flyweight.parallel.sharded.lookup import Lookups, Wanted, WholeTableRead, replace_tables
+from flyweight.parallel.sharded.plan import By, PlacedTable, TablePlan, place_tables
+from flyweight.parallel.sharded.tables import Rows, TableGroup, TableOptimizer, start_rows
 from flyweight.tables.sites import Table, find_tables
 from flyweight.task.change import Skipped
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flyweight.distillation.losses import default_distill_loss, outputs_loss
 from flyweight.errors import InputError
-from flyweight.parallel.sharded_tables import TableOptimizer
+from flyweight.parallel.sharded.tables import TableOptimizer
 from flyweight.task.batches import Batch
 from flyweight.task.scores import cuts_by_row
 from flyweight.task.task import Task

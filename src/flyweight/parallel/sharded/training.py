@@ -18,14 +18,14 @@ from torch import nn
 from flyweight.errors import InputError
 from flyweight.parallel.agreement import check_alike, digest_of
 from flyweight.parallel.launch import joined, run_ranks
-from flyweight.parallel.lesson import Lesson, MakeLesson, ShardedTraining
-from flyweight.parallel.rank_memory import forget_peak, peak_bytes
-from flyweight.parallel.sharded_files import gather_model, save_rest, save_shards
-from flyweight.parallel.sharded_model import ShardedModel, plan_tables, shard_model
-from flyweight.parallel.sharded_plan import By, TablePlan
-from flyweight.parallel.sharded_resume import Kept, identity_of
-from flyweight.parallel.sharded_steps import Steps
-from flyweight.parallel.torchrec_versions import check_versions, load_torchrec
+from flyweight.parallel.sharded.files import gather_model, save_rest, save_shards
+from flyweight.parallel.sharded.lesson import Lesson, MakeLesson, ShardedTraining
+from flyweight.parallel.sharded.model import ShardedModel, plan_tables, shard_model
+from flyweight.parallel.sharded.plan import By, TablePlan
+from flyweight.parallel.sharded.rank_memory import forget_peak, peak_bytes
+from flyweight.parallel.sharded.resume import Kept, identity_of
+from flyweight.parallel.sharded.steps import Steps
+from flyweight.parallel.sharded.torchrec_versions import check_versions, load_torchrec
 from flyweight.task.progress import stage
 
 PROGRESS = "batches.done"

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flyweight.errors import InputError
-from flyweight.parallel.sharded_lookup import Wanted
-from flyweight.parallel.sharded_plan import PlacedTable
+from flyweight.parallel.sharded.lookup import Wanted
+from flyweight.parallel.sharded.plan import PlacedTable
 
 TableOptimizer = Literal["adam", "adagrad", "rowwise_adagrad", "sgd"]
 #: Rows that are drawn together where a table has no start: the same rows whoever holds them.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flyweight.errors import InputError
-from flyweight.parallel.sharded_model import ShardedModel
-from flyweight.parallel.sharded_plan import PlacedTable, RowShard, TablePlan
+from flyweight.parallel.sharded.model import ShardedModel
+from flyweight.parallel.sharded.plan import PlacedTable, RowShard, TablePlan
 from flyweight.task.change import Skipped
 
 FORMAT = 1

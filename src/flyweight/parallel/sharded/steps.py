@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from flyweight.errors import FlyweightError, InputError
-from flyweight.parallel.lesson import Lesson, ShardedTraining
-from flyweight.parallel.sharded_model import ShardedModel
-from flyweight.parallel.sharded_resume import Kept
+from flyweight.parallel.sharded.lesson import Lesson, ShardedTraining
+from flyweight.parallel.sharded.model import ShardedModel
+from flyweight.parallel.sharded.resume import Kept
 from flyweight.task.batches import Batch
 from flyweight.task.scores import call_model
 
