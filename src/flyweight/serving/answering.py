@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import FlyweightError
-from flyweight.serving.call import call_of
+from flyweight.serving.call import fitted_call
 from flyweight.serving.caller import Caller
 from flyweight.serving.lane import Lane
 from flyweight.serving.refusal import Refusal, refusal_of
@@ -143,7 +143,7 @@ class Desk:
     async def _score(self, told: Answered, model: str, version: str | None, tensors: Tensors) -> None:
         served = self.repository.answerer(model, version, tensors.inputs)
         told.served, told.version = served, served.version
-        call = call_of(served.opened.takes, tensors.inputs)
+        call = fitted_call(served.opened.takes, tensors)
         told.candidates = call.rows
         ticket = served.lane.submit(call, _seconds_allowed(tensors))
         outcome = await ticket.answer

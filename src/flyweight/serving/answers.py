@@ -7,7 +7,7 @@ import orjson
 from numpy.typing import NDArray
 
 from flyweight.serving.datatypes import datatype_of
-from flyweight.serving.tensors import SCORES
+from flyweight.serving.layout import SCORES
 
 #: JSON may spell whole numbers and floats of these types alone; others are widened.
 _NATIVE = (np.float32, np.float64, np.int64, np.int32)

@@ -7,7 +7,7 @@ long each is, what its strings mean. Ids against vocabularies, numbers against N
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flyweight.bundle.ranker import Ranker
 from flyweight.serving.datatypes import datatype_of
 from flyweight.serving.refusal import Refusal
+from flyweight.serving.tensors import Tensors
 from flyweight.serving.vocabulary import Vocabularies
 from flyweight.task.field import REQUEST_INDEX
 
@@ -45,7 +46,7 @@ class Call:
         return 1 if self.offsets is None else len(self.offsets) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Takes:
     """What the calls of one model may hold.
 
@@ -85,8 +86,37 @@ def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) 
     )
 
 
+class Fit(NamedTuple):
+    """What all tensors are that lie alike: how many rows, and the kind of their call."""
+
+    rows: int
+    kind: tuple[Any, ...] | None
+
+
+def fitted_call(takes: Takes, tensors: Tensors) -> Call:
+    """Return the call that tensors are; what names and shapes tell is worked out once for all that lie alike.
+
+    Raises:
+        Refusal: as `call_of`.
+    """
+    layout, inputs = tensors.layout, tensors.inputs
+    fit: Fit | None = None if layout is None else layout.fits.get(takes)
+    if fit is not None:
+        asked = {name: inputs[name] for name in takes.asked}
+        return Call(asked, {name: inputs[name] for name in takes.offered}, fit.rows, None, fit.kind)
+    call = call_of(takes, inputs)
+    if layout is not None and layout.even is not None and call.offsets is None and _each_once(takes, inputs):
+        layout.fits[takes] = Fit(call.rows, call.kind)
+    return call
+
+
+def _each_once(takes: Takes, inputs: Mapping[str, Array]) -> bool:
+    """Return whether an input of the request has one row, so that nothing hangs on its values."""
+    return takes.flat or not takes.offered or all(len(inputs[name]) == 1 for name in takes.asked)
+
+
 def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
-    """Return the call that tensors are.
+    """Return the call that arrays are.
 
     An input of the request has a leading dimension of 1. With `request_index`, an int64 tensor (N,) that rises from 0
     and says which request each candidate belongs to, it has one of R.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flyweight.errors import FlyweightError
@@ -76,7 +77,8 @@ class GrpcService:
         remaining = context.time_remaining()
         if remaining is not None:  # the caller's own deadline: later nobody waits for the scores
             asked = tensors.parameters.get("timeout") or math.inf
-            tensors.parameters["timeout"] = min(asked, max(remaining * 1e6, 1.0))
+            soon = {"timeout": min(asked, max(remaining * 1e6, 1.0))}
+            tensors = replace(tensors, parameters={**tensors.parameters, **soon})
         told = await self._desk.answer("grpc", request.model_name, request.model_version or None, tensors, caller)
         return write_message(request.model_name, told)
 

@@ -17,8 +17,9 @@ from flyweight.serving.datatypes import (
     datatype_of,
 )
 from flyweight.serving.grpc_messages import messages
+from flyweight.serving.layout import SCORES
 from flyweight.serving.refusal import Refusal
-from flyweight.serving.tensors import SCORES, Tensors
+from flyweight.serving.tensors import Tensors
 
 #: The field of `InferTensorContents` that holds each datatype; FP16 has none and comes raw.
 CONTENTS = {

@@ -7,7 +7,7 @@ import numpy as np
 import flyweight
 from flyweight.bundle.ranker import Ranker
 from flyweight.serving.datatypes import datatype_of
-from flyweight.serving.tensors import SCORES
+from flyweight.serving.layout import SCORES
 
 #: What is served beside the protocol itself.
 EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)"]

@@ -7,10 +7,10 @@ import numpy as np
 
 import flyweight
 from flyweight.serving.datatypes import BYTES, DATATYPES, datatype_of
+from flyweight.serving.layout import SCORES
 from flyweight.serving.refusal import STATUSES
 from flyweight.serving.repository import Repository
 from flyweight.serving.served import Served
-from flyweight.serving.tensors import SCORES
 from flyweight.serving.warming import sample_call
 
 Json = dict[str, Any]
