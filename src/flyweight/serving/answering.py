@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import FlyweightError
-from flyweight.serving.call import fitted_call
+from flyweight.serving.call import Call, fitted_call
 from flyweight.serving.caller import Caller
-from flyweight.serving.lane import Lane
+from flyweight.serving.lane import Lane, Ticket
 from flyweight.serving.refusal import Refusal, refusal_of
 from flyweight.serving.repository import Repository
 from flyweight.serving.served import Served
@@ -54,6 +54,23 @@ class Answered:
     scores: NDArray[Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A request in a queue.
+
+    Args:
+        told: what is known of it so far.
+        arrived: `time.perf_counter()` when it was handed in.
+        call: what is scored.
+        ticket: its place in the queue.
+    """
+
+    told: Answered
+    arrived: float
+    call: Call
+    ticket: Ticket
+
+
 #: Seconds that the words of a refusal hold while many are refused.
 WORDS_SECONDS = 0.005
 Watcher = Callable[[Answered], None]
@@ -80,34 +97,83 @@ class Desk:
         Raises:
             Refusal: it has none; says why.
         """
-        caller = caller or Caller()
-        told = Answered(
-            protocol, model, version or "", caller.named(tensors.id), caller.traceparent, tensors=tensors
-        )
+        handed = self.hand_in(protocol, (model, version), tensors, caller or Caller())
+        await handed.ticket.answer
+        return self.take_back(handed)
+
+    def hand_in(self, protocol: str, target: tuple[str, str | None], tensors: Tensors, caller: Caller) -> "Handed":
+        """Put a request into the queue of the version that answers it; once its ticket has its answer, `take_back`.
+
+        Raises:
+            Refusal: it is not taken; says why.
+        """
+        model, version = target
+        told = Answered(protocol, model, version or "", caller.named(tensors.id), caller.traceparent, tensors=tensors)
         arrived = time.perf_counter()
         try:
-            await self._score(told, model, version, tensors)
+            served = self.repository.answerer(model, version, tensors.inputs)
+            told.served, told.version = served, served.version
+            call = fitted_call(served.opened.takes, tensors)
+            told.candidates = call.rows
+            ticket = served.lane.submit(call, _seconds_allowed(tensors))
         except Refusal as refusal:
-            told.kind = refusal.kind
+            self._note(told, arrived, refusal)
             raise
-        finally:
-            told.seconds = time.perf_counter() - arrived
-            if told.batch:
-                told.before_seconds -= arrived
-            for watcher in self.watchers:
-                watcher(told)
+        return Handed(told, arrived, call, ticket)
+
+    def take_back(self, handed: "Handed") -> Answered:
+        """Return a request with its scores.
+
+        Raises:
+            Refusal: it has none; says why.
+        """
+        told, ticket = handed.told, handed.ticket
+        outcome = ticket.answer.result()
+        told.batch = ticket.batch
+        if ticket.batch:
+            told.before_seconds = ticket.arrived - handed.arrived
+            told.queue_seconds, told.engine_seconds = ticket.started - ticket.arrived, ticket.ended - ticket.started
+        if isinstance(outcome, FlyweightError):
+            refusal: Refusal | None = refusal_of(outcome)
+        else:
+            refusal = _why_not_finite(outcome)
+            told.scores = None if refusal is not None else outcome
+        self._note(told, handed.arrived, refusal)
+        if refusal is not None:
+            raise refusal
+        self._compare(handed)
         return told
 
-    def early_refusal(self, model: str, version: str | None = None) -> Refusal | None:
+    def _note(self, told: Answered, arrived: float, refusal: Refusal | None) -> None:
+        told.seconds = time.perf_counter() - arrived
+        if refusal is not None:
+            told.kind = refusal.kind
+        for watcher in self.watchers:
+            watcher(told)
+
+    def _compare(self, handed: "Handed") -> None:
+        """Hand a call that was answered to the shadow, where there is one."""
+        told, served = handed.told, handed.told.served
+        entry = self.repository.models.get(told.model)
+        if entry is not None and entry.shadowing is not None and served is not None:
+            assert told.scores is not None
+            if served.version == entry.answering:
+                entry.shadowing.offer(handed.call, told.scores, served.lane)
+
+    def early_refusal(self, model: str, version: str | None = None, *, expects: bool = True) -> Refusal | None:
         """Return why any request of a model, or of its version, would be refused now, whatever is in it; None where it
         would not.
 
         A busy service must not spend its time on reading requests that it cannot take.
+
+        Args:
+            expects: whether a request that is let in is read later, so that those after it are to count it.
         """
         lanes = self._lanes(model, version)
         for lane in lanes:
             if lane.takes(lane.limits.deadline_ms / 1e3):
-                lane.expect()
+                if expects:
+                    lane.expect()
                 return None
         refusal = self._refusal_of(lanes)
         if refusal is not None:
@@ -140,25 +206,6 @@ class Desk:
         for watcher in self.watchers:
             watcher(told)
 
-    async def _score(self, told: Answered, model: str, version: str | None, tensors: Tensors) -> None:
-        served = self.repository.answerer(model, version, tensors.inputs)
-        told.served, told.version = served, served.version
-        call = fitted_call(served.opened.takes, tensors)
-        told.candidates = call.rows
-        ticket = served.lane.submit(call, _seconds_allowed(tensors))
-        outcome = await ticket.answer
-        told.batch = ticket.batch
-        if ticket.batch:
-            told.before_seconds = ticket.arrived
-            told.queue_seconds, told.engine_seconds = ticket.started - ticket.arrived, ticket.ended - ticket.started
-        if isinstance(outcome, FlyweightError):
-            raise refusal_of(outcome)
-        _check_finite(outcome)
-        told.scores = outcome
-        entry = self.repository.models[model]
-        if entry.shadowing is not None and served.version == entry.answering:
-            entry.shadowing.offer(call, outcome, served.lane)
-
 
 def _seconds_allowed(tensors: Tensors) -> float | None:
     """Return how long a request may wait: its parameter `timeout`, in microseconds, as Triton's clients send it."""
@@ -170,21 +217,20 @@ def _seconds_allowed(tensors: Tensors) -> float | None:
     return max(float(timeout) / 1e6, LEAST_SECONDS)
 
 
-def _check_finite(scores: NDArray[Any]) -> None:
-    """Refuse scores that cannot be ranked: JSON has no word for them, and NaN has no place in an order.
-
-    Raises:
-        Refusal: a score is infinite or NaN, though every number of the request is finite.
+def _why_not_finite(scores: NDArray[Any]) -> Refusal | None:
+    """Return why scores cannot be ranked, None where they can: JSON has no word for NaN, and it has no place in an
+    order. A score is infinite or NaN where numbers of a request are finite and yet too large.
     """
     if math.isfinite(np.vdot(scores, scores)):  # a tenth of the time of looking at each
-        return
+        return None
     finite = np.isfinite(scores)
-    if not finite.all():
-        row = int((~finite.reshape(len(scores), -1)).any(1).argmax())
-        raise Refusal(
-            f"The score of candidate {row} is {np.ravel(scores[row])[0]}: numbers of the request are larger than the "
-            "model can count with. Give numbers of the size that it was trained with."
-        )
+    if finite.all():
+        return None
+    row = int((~finite.reshape(len(scores), -1)).any(1).argmax())
+    return Refusal(
+        f"The score of candidate {row} is {np.ravel(scores[row])[0]}: numbers of the request are larger than the "
+        "model can count with. Give numbers of the size that it was trained with."
+    )
 
 
 #: What a request may wait at least: with less it would not outlast the way to the engine of an idle service.

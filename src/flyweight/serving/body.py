@@ -70,7 +70,7 @@ def _too_large(size: int, most: int) -> Refusal:
     )
 
 
-def unpack_body(body: bytes, encoding: str, most: int) -> bytes:
+def unpack_body(body: bytes | memoryview, encoding: str, most: int) -> bytes | memoryview:
     """Return a body that came as Content-Encoding says; it is never unpacked further than `most` bytes.
 
     Raises:

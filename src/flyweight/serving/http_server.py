@@ -14,7 +14,9 @@ from typing import Any
 import uvicorn
 
 from flyweight.serving.closing_port import turn_newcomers_away
-from flyweight.serving.http_protocol import protocol_with
+from flyweight.serving.direct_infer import DirectInfer
+from flyweight.serving.http_connection import Connection
+from flyweight.serving.http_protocol import PatientProtocol
 from flyweight.serving.seats import ABSENT, Seats
 
 logger = logging.getLogger("flyweight.serving")
@@ -36,6 +38,7 @@ class HttpServer(uvicorn.Server):
         app: the application.
         listening: a bound socket; the server closes it.
         read_seconds: within which the head of a request must have come.
+        direct: answers plain requests for inference.
         refuse_early: a whole answer to a request of this method and path, None where it is to be read.
         seats: how many connections each worker holds, and which of them this is.
         tls: paths of the certificate and the key; None serves in the clear.
@@ -46,6 +49,7 @@ class HttpServer(uvicorn.Server):
         app: Any,
         listening: socket.socket,
         read_seconds: float,
+        direct: DirectInfer,
         refuse_early: Callable[[str, str], bytes | None],
         seats: tuple[Seats, int],
         tls: tuple[str, str] | None = None,
@@ -53,7 +57,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol_with(read_seconds, self._count, refuse_early),
+                http=PatientProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -67,6 +71,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._listening, self._patience = listening, read_seconds
+        self._direct, self._refuse_early = direct, refuse_early
         self._opening: set[asyncio.Task[Any]] = set()
         self._seats, self._place = seats
         self._gave_way = self._ended = False
@@ -164,7 +169,7 @@ class HttpServer(uvicorn.Server):
         if not self._ended:
             self._seats.set(self._place, len(self.server_state.connections) + len(self._opening))
 
-    def _protocol(self) -> asyncio.Protocol:
-        make: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = make(config=self.config, server_state=self.server_state, app_state={})
-        return protocol
+    def _protocol(self) -> asyncio.BaseProtocol:
+        library = PatientProtocol(config=self.config, server_state=self.server_state, app_state={})
+        library.read_seconds, library.refuse_early = self._patience, self._refuse_early
+        return Connection(library, self._direct, self.server_state.connections, self._patience, self._count)

@@ -15,11 +15,13 @@ from flyweight.serving.refusal import Refusal
 from flyweight.serving.tensors import Tensors, read_tensors
 
 Scope = Mapping[str, Any]
+Lines = list[tuple[bytes, bytes]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 logger = logging.getLogger("flyweight.serving")
 JSON, BINARY = b"application/json", b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
+FAULT = Refusal("A fault of the service; its log says more.", "failed")
 
 
 def first_infer(desk: Desk, others: App) -> App:
@@ -80,7 +82,8 @@ async def _respond(
     closing = desk.repository.draining
     caller = caller_of(headers)
     try:
-        told, body, header_length = await _infer(desk, target, headers, receive, caller)
+        tensors = await _read(desk, target, headers, receive, caller)
+        told = await desk.answer("http", target[0], target[1], tensors, caller)
     except Refusal as refusal:
         await send_refusal(send, refusal, closing=closing, request_id=caller.named())
         return
@@ -88,48 +91,56 @@ async def _respond(
         return
     except Exception:  # the last stop: whatever it is, the caller gets an answer of the protocol
         logger.exception("Inference failed", extra={"request_id": caller.named()})
-        fault = Refusal("A fault of the service; its log says more.", "failed")
-        await send_refusal(send, fault, closing=closing, request_id=caller.named())
+        await send_refusal(send, FAULT, closing=closing, request_id=caller.named())
         return
-    answer = [(b"content-type", JSON if header_length is None else BINARY), (REQUEST_ID, told.request_id.encode())]
-    if header_length is not None:
-        answer.append((HEADER_LENGTH, b"%d" % header_length))
-    if b"accept-encoding" in headers:
-        body, packed = pack_body(body, headers[b"accept-encoding"].decode("latin-1"))
-        if packed:
-            answer.append((b"content-encoding", packed.encode()))
-    answer.append((b"server-timing", _timing(told)))
-    await send_body(send, 200, body, answer, closing=closing)
-
-
-async def _infer(
-    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive, caller: Caller
-) -> tuple[Answered, bytes, int | None]:
-    try:
-        tensors = await _read(desk, target, headers, receive)
-    except Refusal as refusal:
-        desk.refuse("http", target[0], refusal, caller)
-        raise
-    told = await desk.answer("http", target[0], target[1], tensors, caller)
-    assert told.scores is not None
-    return told, *write_answer(target[0], told.version, told.scores, tensors.id, binary=tensors.binary)
+    body, lines = answer_of(told, headers)
+    await send_body(send, 200, body, lines, closing=closing)
 
 
 async def _read(
-    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive
+    desk: Desk, target: tuple[str, str | None], headers: Mapping[bytes, bytes], receive: Receive, caller: Caller
 ) -> Tensors:
     """Return the tensors of a request once it has come whole."""
     settings = desk.repository.settings
-    body = await read_body(
-        receive, whole_number(headers, b"content-length"), settings.max_body, settings.read_seconds
-    )
-    refusal = desk.full(*target)  # the queue may have filled while the body came
-    if refusal is not None:
-        raise refusal
+    try:
+        declared = whole_number(headers, b"content-length")
+        body = await read_body(receive, declared, settings.max_body, settings.read_seconds)
+        refusal = desk.full(*target)  # the queue may have filled while the body came
+        if refusal is not None:
+            raise refusal
+        return tensors_of(body, headers, settings.max_body)
+    except Refusal as refusal:
+        desk.refuse("http", target[0], refusal, caller)
+        raise
+
+
+def tensors_of(body: bytes | memoryview, headers: Mapping[bytes, bytes], most: int) -> Tensors:
+    """Return the tensors of a body that came as the headers say, unpacked to `most` bytes at most.
+
+    Raises:
+        Refusal: it is no request of the protocol.
+    """
     if b"content-encoding" in headers:
         encoding = headers[b"content-encoding"].decode("latin-1").strip().lower()
-        body = unpack_body(body, encoding, settings.max_body)
+        body = unpack_body(body, encoding, most)
     return read_tensors(body, whole_number(headers, HEADER_LENGTH))
+
+
+def answer_of(told: Answered, headers: Mapping[bytes, bytes]) -> tuple[bytes, Lines]:
+    """Return the body of an answer, and its headers but for the length, to a request with these headers."""
+    assert told.scores is not None
+    assert told.tensors is not None
+    tensors = told.tensors
+    body, header_length = write_answer(told.model, told.version, told.scores, tensors.id, binary=tensors.binary)
+    lines = [(b"content-type", JSON if header_length is None else BINARY), (REQUEST_ID, told.request_id.encode())]
+    if header_length is not None:
+        lines.append((HEADER_LENGTH, b"%d" % header_length))
+    if b"accept-encoding" in headers:
+        body, packed = pack_body(body, headers[b"accept-encoding"].decode("latin-1"))
+        if packed:
+            lines.append((b"content-encoding", packed.encode()))
+    lines.append((b"server-timing", _timing(told)))
+    return body, lines
 
 
 def whole_number(headers: Mapping[bytes, bytes], name: bytes) -> int | None:
@@ -148,17 +159,22 @@ def whole_number(headers: Mapping[bytes, bytes], name: bytes) -> int | None:
 
 async def send_refusal(send: Send, refusal: Refusal, *, closing: bool = False, request_id: str = "") -> None:
     """Send a refusal as the protocol has it, `{"error": ...}`, with a hint when to come again."""
-    headers = [(b"content-type", JSON)]
-    if request_id:
-        headers.append((REQUEST_ID, request_id.encode()))
-    if refusal.retry_after is not None:
-        headers += retry_headers(refusal.retry_after)
-    if refusal.kind == "unauthorized":
-        headers.append((b"www-authenticate", b'Bearer realm="flyweight"'))
-    body = orjson.dumps({"error": str(refusal)})
+    body, lines = refusal_of_protocol(refusal, request_id)
     # What is left of a body that was not read would be taken for the next request.
     unread = refusal.kind in ("too_large", "slow")
-    await send_body(send, refusal.status.http, body, headers, closing=closing or unread)
+    await send_body(send, refusal.status.http, body, lines, closing=closing or unread)
+
+
+def refusal_of_protocol(refusal: Refusal, request_id: str = "") -> tuple[bytes, Lines]:
+    """Return the body of a refusal, and its headers but for the length."""
+    lines = [(b"content-type", JSON)]
+    if request_id:
+        lines.append((REQUEST_ID, request_id.encode()))
+    if refusal.retry_after is not None:
+        lines += retry_headers(refusal.retry_after)
+    if refusal.kind == "unauthorized":
+        lines.append((b"www-authenticate", b'Bearer realm="flyweight"'))
+    return orjson.dumps({"error": str(refusal)}), lines
 
 
 def retry_headers(seconds: float) -> Iterable[tuple[bytes, bytes]]:

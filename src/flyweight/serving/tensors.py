@@ -35,7 +35,7 @@ class Tensors:
     layout: Layout | None = None
 
 
-def read_tensors(body: bytes, header_length: int | None) -> Tensors:
+def read_tensors(body: bytes | memoryview, header_length: int | None) -> Tensors:
     """Return the tensors of a body.
 
     Args:
@@ -48,7 +48,7 @@ def read_tensors(body: bytes, header_length: int | None) -> Tensors:
         raise Refusal(
             f"Inference-Header-Content-Length says {header_length:,} bytes of JSON; the body has {len(body):,} bytes."
         )
-    layout = layout_of(body if header_length is None else body[:header_length])
-    # A slice of its own begins at an address that eight-byte numbers may begin at, whatever the header's length.
-    arrays = layout.arrays(memoryview(b"" if header_length is None else body[header_length:]))
+    layout = layout_of(bytes(body if header_length is None else body[:header_length]))
+    # Bytes of their own begin at an address that eight-byte numbers may begin at, whatever the header's length.
+    arrays = layout.arrays(memoryview(b"" if header_length is None else bytes(body[header_length:])))
     return Tensors(arrays, layout.id, layout.binary, layout.parameters, None if layout.given else layout)

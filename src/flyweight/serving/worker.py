@@ -21,6 +21,7 @@ from flyweight.serving.access import Access
 from flyweight.serving.administration import AskedAdministration
 from flyweight.serving.answering import Desk
 from flyweight.serving.application import build_application
+from flyweight.serving.direct_infer import DirectInfer
 from flyweight.serving.following import Follower
 from flyweight.serving.http_guard import guarded
 from flyweight.serving.http_server import HttpServer
@@ -109,7 +110,13 @@ class Worker:
         app = guarded(build_application(desk, administration, status), access, desk)
         seats = Seats(self._seats, settings.workers)
         self._server = HttpServer(
-            app, self._listening, settings.read_seconds, early_refusals(desk), (seats, self._place), security.tls
+            app,
+            self._listening,
+            settings.read_seconds,
+            DirectInfer(desk, access),
+            early_refusals(desk),
+            (seats, self._place),
+            security.tls,
         )
         if settings.grpc_port is not None:
             from flyweight.serving.grpc_guard import interceptors
