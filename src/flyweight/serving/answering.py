@@ -83,10 +83,13 @@ class Desk:
     Args:
         repository: the models.
         watchers: called after each request, on the event loop's thread, before the answer is written: be quick.
+        tally: counts a request that was refused by its head, by protocol, model and kind; None where the watchers are
+            to see such ones too.
     """
 
     repository: Repository
     watchers: list[Watcher] = field(default_factory=list)
+    tally: Callable[[str, str, str], None] | None = None
     _made: tuple[Lane | None, float, Refusal | None] = (None, 0.0, None)
 
     async def answer(
@@ -176,7 +179,11 @@ class Desk:
                     lane.expect()
                 return None
         refusal = self._refusal_of(lanes)
-        if refusal is not None:
+        if refusal is None:
+            return None
+        if self.tally is not None:
+            self.tally("http", model, refusal.kind)
+        else:
             self.refuse("http", model, refusal, Caller())
         return refusal
 

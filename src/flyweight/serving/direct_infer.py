@@ -84,9 +84,6 @@ class DirectInfer:
             if not self._access.is_open:
                 told = plain.headers.get(b"authorization", b"").decode("latin-1")
                 self._access.check_use(Origin(authorization=told))
-            refusal = desk.full(plain.model, plain.version)  # the queue may have filled while the body came
-            if refusal is not None:
-                raise refusal
             tensors = tensors_of(body, plain.headers, desk.repository.settings.max_body)
         except Refusal as refusal:
             desk.refuse("http", plain.model, refusal, caller)

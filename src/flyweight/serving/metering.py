@@ -35,6 +35,10 @@ class Metering:
             return
         self._of(told.model, told.version, served).note(told, current_moment())
 
+    def tally(self, protocol: str, model: str, kind: str) -> None:
+        """Count a request that was refused by its head alone."""
+        self._unserved(model).refuse(protocol, kind, current_moment())
+
     def _of(self, model: str, version: str, served: Served) -> Series:
         series = self._series.get((model, version))
         if series is None:

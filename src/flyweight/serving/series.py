@@ -15,6 +15,9 @@ from flyweight.serving.served import Served
 
 #: Seconds of a moment, and how many are kept.
 MOMENT_SECONDS, MOMENTS = 5, 60
+#: Requests of a moment whose scores are all looked at, and of how many one is after those: the index has a floor of
+#: noise from the few stored scores, which more served ones do not lower.
+LOOKED, EACH = 500, 16
 #: Upper ends of the histograms' buckets.
 SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -112,16 +115,12 @@ class Series:
 
     def note(self, told: Answered, number: int) -> None:
         """Count a request; on the way of each, so it does little."""
-        self.requests[told.protocol] = self.requests.get(told.protocol, 0) + 1
-        moment = self.moments[-1] if self.moments else None
-        if moment is None or moment.number != number:
-            moment = Moment(number, self._bins)
-            self.moments.append(moment)
-        moment.requests += 1
         if told.kind:
-            self.errors[told.kind] = self.errors.get(told.kind, 0) + 1
-            moment.errors += 1
+            self.refuse(told.protocol, told.kind, number)
             return
+        self.requests[told.protocol] = self.requests.get(told.protocol, 0) + 1
+        moment = self._moment(number)
+        moment.requests += 1
         histograms, seconds = self.histograms, told.seconds
         histograms["seconds"].add(seconds)
         histograms["queue"].add(told.queue_seconds)
@@ -132,10 +131,26 @@ class Series:
         bucket = bucket_of(seconds)
         moment.latency[bucket] = moment.latency.get(bucket, 0) + 1
         scores, reference = told.scores, self.reference
-        if reference is not None and scores is not None and scores.ndim == 1:
+        looked = moment.requests <= LOOKED or moment.requests % EACH == 0
+        if looked and reference is not None and scores is not None and scores.ndim == 1:
             some = scores if len(scores) <= MOST else scores[:: -(-len(scores) // MOST)]
             moment.bins += count_scores(reference.edges, some)
             moment.score_sum += float(some.sum())
+
+    def refuse(self, protocol: str, kind: str, number: int) -> None:
+        """Count a request that was refused."""
+        self.requests[protocol] = self.requests.get(protocol, 0) + 1
+        self.errors[kind] = self.errors.get(kind, 0) + 1
+        moment = self._moment(number)
+        moment.requests += 1
+        moment.errors += 1
+
+    def _moment(self, number: int) -> Moment:
+        moment = self.moments[-1] if self.moments else None
+        if moment is None or moment.number != number:
+            moment = Moment(number, self._bins)
+            self.moments.append(moment)
+        return moment
 
     def lasting(self) -> dict[str, Any]:
         """Return what only grows: it is kept when the worker ends."""

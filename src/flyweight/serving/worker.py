@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flyweight.serving")
 #: Seconds that the last traces may take to be sent.
 WATCHING_SECONDS = 3.0
+#: Objects after which the collector looks for circles: requests make hundreds that are gone with them, and no circles.
+COLLECTS = (20_000, 20, 20)
 
 
 class Worker:
@@ -98,6 +100,7 @@ class Worker:
             found[rollout.model] = await follower.begin(rollout, first=first)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again during a request
+        gc.set_threshold(*COLLECTS)
         await self._listen(self._desk, told)
         return found
 
