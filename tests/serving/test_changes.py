@@ -285,11 +285,11 @@ def test_only_versions_that_may_answer_are_asked_whether_they_have_room(paths: d
         await fleet.changes.load("ranker", str(paths["2"]))
         desk = Desk(fleet.repositories[0])
         assert desk.early_refusal("ranker") is None
-        asked = [asyncio.create_task(desk.answer("http", "ranker", None, Tensors(dict(ARRAYS)))) for _ in range(256)]
+        asked = [asyncio.create_task(desk.answer("http", "ranker", None, Tensors(dict(ARRAYS)))) for _ in range(1024)]
         await asyncio.sleep(0)
         refusal = desk.early_refusal("ranker")
         assert refusal is not None
-        assert "256 requests wait already" in str(refusal)  # of the version that answers; the one before is idle
+        assert "1,024 requests wait already" in str(refusal)  # of the version that answers; the one before is idle
         assert desk.early_refusal("ranker", "1") is None
         assert desk.early_refusal("ranker", "2") is not None
         await fleet.changes.set_canary("ranker", {"version": "1", "percent": 1})

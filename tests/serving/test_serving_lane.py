@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flyweight.serving import lane as lane_module
 from flyweight.serving.call import Call
-from flyweight.serving.lane import Lane, Limits
+from flyweight.serving.lane import BATCH_SECONDS, Lane, Limits
 from flyweight.serving.refusal import Refusal
 
 
@@ -114,6 +115,40 @@ def test_request_that_would_come_too_late_is_refused_at_once() -> None:
         return told.value
 
     assert run(Engine(), body, deadline_ms=500).retry_after == pytest.approx(1.0)
+
+
+def test_standing_queue_is_kept_short_and_a_burst_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "BURST_SECONDS", 0.1)
+    engine = Engine(seconds=0.05)
+
+    async def body(lane: Lane) -> Refusal:
+        first = lane.submit(call(1))
+        await asyncio.sleep(0.01)  # it runs
+        lane.load.seconds_a_candidate = 0.05
+        waits = [lane.submit(call(1)) for _ in range(9)]  # 0.5 s of work: all at once are taken
+        while not lane._stands():
+            await asyncio.sleep(0.01)
+        words = r"more comes than can be answered; \d+ ms of work .* 100 \(--standing-ms\)"
+        with pytest.raises(Refusal, match=words) as told:
+            lane.submit(call(1))
+        for one in (first, *waits):
+            assert isinstance(await one.answer, np.ndarray)
+        assert isinstance(await lane.submit(call(1)).answer, np.ndarray)
+        return told.value
+
+    limits = {"standing_ms": 100, "batch_requests": 1}
+    assert run(engine, body, inline=False, **limits).status.http == 429
+
+
+def test_joined_call_ends_where_it_would_take_too_long() -> None:
+    engine = Engine()
+
+    async def body(lane: Lane) -> list[int]:
+        lane.load.seconds_a_candidate = BATCH_SECONDS / 10
+        return await lengths(lane, [6, 3, 5, 4])
+
+    assert run(engine, body) == [6, 3, 5, 4]
+    assert engine.batches[0] == [6, 3]
 
 
 def test_request_that_waited_too_long_is_not_scored() -> None:

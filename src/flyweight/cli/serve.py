@@ -34,6 +34,9 @@ def serve(
     max_wait_us: Annotated[int, typer.Option(help="microseconds that a request waits for others to join it")] = 0,
     queue: Annotated[int, typer.Option(help="requests that may wait, for each model and worker")] = 256,
     deadline_ms: Annotated[float, typer.Option(help="a request that waited longer is refused, not scored")] = 1000.0,
+    standing_ms: Annotated[
+        float, typer.Option(help="milliseconds of work that wait at most where a queue has stood for a second")
+    ] = 50.0,
     max_body: Annotated[int, typer.Option(help="bytes of one request")] = 16 * 2**20,
     read_timeout: Annotated[float, typer.Option(help="seconds within which a request must have come whole")] = 10.0,
     drain: Annotated[float, typer.Option(help="seconds of answering on, after SIGTERM, while not ready")] = 1.0,
@@ -76,7 +79,7 @@ def serve(
         workers=workers,
         threads=threads,
         engine=engine,
-        limits=Limits(max_batch, max_batch_requests, max_wait_us, queue, deadline_ms),
+        limits=Limits(max_batch, max_batch_requests, max_wait_us, queue, deadline_ms, standing_ms),
         max_candidates=max_candidates,
         max_body=max_body,
         read_seconds=read_timeout,

@@ -2,9 +2,17 @@
 
 With a wait of 0, what stands in the queue when the engine gets free is scored together: no request waits for others to
 come, and under load batches grow by themselves.
+
+A queue has two uses. After a stall, or when many come at once, it holds what will be answered a little later, and
+should be long. Where more comes than can be answered it is full all the time, and all that its length gives is that
+everyone waits: then it should be short. Which of the two it is, is told by whether it was empty lately.
+
+Source: Nichols and Jacobson, Controlling Queue Delay, ACM Queue 10(5), 2012; Maurer, Fail at Scale, ACM Queue 13(8),
+2015.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +26,10 @@ from flyweight.serving.scoring import Outcome
 
 #: Seconds of one call up to which it runs between two turns of the event loop: handing it to a thread costs more.
 INLINE_SECONDS = 0.003
+#: Seconds that a joined call may take: where one takes longer, joining gains nothing, and all of it wait for the last.
+BATCH_SECONDS = 0.002
+#: Seconds that a queue may stand without being empty before it counts as one that more comes to than is answered.
+BURST_SECONDS = 1.0
 #: How much of the newest batch goes into the running mean of seconds a candidate.
 _NEWEST = 0.1
 
@@ -29,15 +41,17 @@ class Limits:
     Args:
         batch_candidates, batch_requests: of one joined call; a call that is larger alone runs alone.
         wait_us: microseconds that a request waits for others to join; 0 takes what is there.
-        queue: requests that may wait.
+        queue: requests that may wait, after a stall or when many come at once.
         deadline_ms: milliseconds after which a waiting request is not run any more.
+        standing_ms: milliseconds of work that may wait in a queue that has not been empty for a second.
     """
 
     batch_candidates: int = 4096
     batch_requests: int = 32
     wait_us: int = 0
-    queue: int = 256
+    queue: int = 1024
     deadline_ms: float = 1000.0
+    standing_ms: float = 50.0
 
 
 @dataclass(slots=True)
@@ -75,6 +89,10 @@ class Load:
         """How long what is there will take."""
         return (self.waiting_candidates + self.running_candidates) * self.seconds_a_candidate
 
+    def rows_in(self, seconds: float) -> float:
+        """Return how many candidates take so long."""
+        return seconds / self.seconds_a_candidate if self.seconds_a_candidate else math.inf
+
 
 class Lane:
     """The queue of one model in one process; all its methods are called on the event loop's thread.
@@ -92,6 +110,7 @@ class Lane:
         self._queue: deque[Ticket] = deque()
         self._armed: asyncio.Handle | None = None
         self._running = 0
+        self._since = self._ended = 0.0  # when something came to an empty queue; when the last batch was done
         self._thread = None if inline else ThreadPoolExecutor(1, "flyweight-engine")
         self._expected = 0
         self._idle = asyncio.Event()
@@ -116,8 +135,10 @@ class Lane:
         refusal = self.refusal(allowed)
         if refusal is not None:
             raise refusal
-        loop = asyncio.get_running_loop()
-        ticket = Ticket(call, time.monotonic() + allowed, loop.create_future(), time.perf_counter())
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        if not self._queue:
+            self._since = now
+        ticket = Ticket(call, now + allowed, loop.create_future(), time.perf_counter())
         self._queue.append(ticket)
         self.load.waiting_candidates += call.rows
         self._idle.clear()
@@ -151,17 +172,28 @@ class Lane:
 
     def takes(self, allowed: float) -> bool:
         """Return whether a call that may wait so many seconds would be taken now."""
-        return len(self._queue) + self._expected < self.limits.queue and self.load.seconds <= allowed
+        if len(self._queue) + self._expected >= self.limits.queue:
+            return False
+        ahead = self.load.seconds
+        return ahead <= allowed and (ahead <= self.limits.standing_ms / 1e3 or not self._stands())
+
+    def _stands(self) -> bool:
+        return bool(self._queue) and time.monotonic() - self._since > BURST_SECONDS
 
     def refusal(self, allowed: float) -> Refusal | None:
         """Return why a call that may wait so many seconds would be refused now, None where it would not."""
         if self.takes(allowed):
             return None
-        ahead, waiting = self.load.seconds, len(self._queue) + self._expected
+        ahead, waiting, limits = self.load.seconds, len(self._queue) + self._expected, self.limits
         if ahead > allowed:
             why = f"{ahead * 1e3:,.0f} ms of work are ahead of it, and it may wait {allowed * 1e3:,.0f} ms"
+        elif waiting >= limits.queue:
+            why = f"{waiting:,} requests wait already, of at most {limits.queue:,} (--queue)"
         else:
-            why = f"{waiting:,} requests wait already, of at most {self.limits.queue:,} (--queue)"
+            why = (
+                f"more comes than can be answered; {ahead * 1e3:,.0f} ms of work are ahead of it, of at most "
+                f"{limits.standing_ms:,.0f} (--standing-ms)"
+            )
         return Refusal(f"Too busy: {why}. Try again later.", "busy", max(ahead, 0.001))
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -209,7 +241,10 @@ class Lane:
     def _finish(self, batch: list[Ticket], started: float, outcomes: list[Outcome], ended: float) -> None:
         rows = self.load.running_candidates
         self._running = self.load.running_candidates = 0
-        mean, newest = self.load.seconds_a_candidate, (ended - started) / max(rows, 1)
+        # Where this batch waited for the one before, the time between the two is a part of what a candidate takes.
+        waited = batch[0].arrived < self._ended
+        begun, self._ended = self._ended if waited else started, time.perf_counter()
+        mean, newest = self.load.seconds_a_candidate, (self._ended - begun) / max(rows, 1)
         self.load.seconds_a_candidate = mean + _NEWEST * (newest - mean) if mean else newest
         for ticket, outcome in zip(batch, outcomes, strict=True):
             ticket.started, ticket.ended, ticket.batch = started, ended, len(batch)
@@ -224,13 +259,14 @@ class Lane:
         batch: list[Ticket] = []
         left: deque[Ticket] = deque()
         rows, now, queue, limits = 0, time.monotonic(), self._queue, self.limits
+        most = min(limits.batch_candidates, self.load.rows_in(BATCH_SECONDS))
         while queue:
             ticket = queue.popleft()
             if ticket.answer.done() or now > ticket.due:  # its caller has gone, or waited too long
                 self._expire(ticket)
                 continue
             kind, size = ticket.call.kind, rows + ticket.call.rows
-            joins = not batch or (kind is not None and kind == batch[0].call.kind and size <= limits.batch_candidates)
+            joins = not batch or (kind is not None and kind == batch[0].call.kind and size <= most)
             if not joins:
                 left.append(ticket)
                 if len(left) >= limits.batch_requests:
@@ -238,7 +274,7 @@ class Lane:
                 continue
             batch.append(ticket)
             rows = size
-            if rows >= limits.batch_candidates or len(batch) >= limits.batch_requests:
+            if rows >= most or len(batch) >= limits.batch_requests:
                 break
         queue.extendleft(reversed(left))
         self.load.waiting_candidates -= rows

@@ -81,6 +81,7 @@ class Settings:
             "max-wait-us": (self.limits.wait_us, 0),
             "queue": (self.limits.queue, 1),
             "deadline-ms": (self.limits.deadline_ms, 1),
+            "standing-ms": (self.limits.standing_ms, 1),
             "keep": (self.keep, 0),
         }
         for name, (value, low) in least.items():
