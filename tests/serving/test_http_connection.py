@@ -158,6 +158,24 @@ def test_caller_that_never_reads_is_not_read_for_ever(service: Service) -> None:
     deaf.channel.close()
 
 
+def test_what_a_head_promises_and_does_not_send_takes_no_memory(service: Service) -> None:
+    def resident() -> int:
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{service.workers()[0]}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
+    before = resident()
+    head = b"POST /v2/models/hoisted/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n{"
+    liars = [Caller(service.http) for _ in range(100)]
+    for one in liars:
+        one.channel.sendall(head)
+    time.sleep(0.3)
+    assert resident() - before < 100e6
+    assert [one.answer()[0] for one in liars] == [408] * 100
+    for one in liars:
+        one.channel.close()
+
+
 def test_end_answers_what_was_begun(hoisted: Path) -> None:
     with started(f"hoisted={hoisted}", "--drain", "0.5") as running:
         begun, idle = Caller(running.http), Caller(running.http)

@@ -54,7 +54,7 @@ class DirectInfer:
         """Hand a request in; `done` is called with the answer, maybe before this returns.
 
         Args:
-            body: whole; it is not looked at any more once this returns.
+            body: whole; nobody writes to it any more.
 
         Returns:
             The place in the queue, to be given up where the caller goes; None where the request is answered already.

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from flyweight.serving.direct_infer import DirectInfer
 from flyweight.serving.http_protocol import PatientProtocol
 from flyweight.serving.lane import Ticket
@@ -16,6 +18,8 @@ from flyweight.serving.refusal import Refusal
 
 #: What is read at once. A read is looked at before the next begins, so one place does for all connections.
 _PLACE = memoryview(bytearray(1 << 18))
+#: What the numbers in a body lie at a multiple of, so that they are read where they are.
+_ALIGNED = 64
 SLOW_BODY = "The request's body did not come whole in time (--read-timeout)."
 
 
@@ -53,6 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._busy = False
         self._held = b""
         self._last_use = 0.0
+        self._due = 0.0
         self._late: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._paused = self._full = False
@@ -114,7 +119,6 @@ class Connection(asyncio.BufferedProtocol):
         if self._come == len(self._body):
             body, plain, self._body, self._plain = self._body, self._plain, None, None
             assert plain is not None
-            self._stop_late()
             self._begin(plain, body)
 
     def _take(self, data: memoryview) -> None:
@@ -124,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._unread -= passed
                 data = data[passed:]
             elif self._busy:  # one at a time, in their order
-                self._held = bytes(data)
+                self._held += bytes(data)
                 self._read_or_wait()
                 return
             else:
@@ -141,16 +145,22 @@ class Connection(asyncio.BufferedProtocol):
         if refused is not None:
             self._unread = plain.size
             self._write(refused)
-        elif len(data) >= plain.size:
-            self._begin(plain, data[plain.head : plain.size])
-            return data[plain.size :]
+            return data
+        body = _room(plain)
+        here = min(len(data), plain.size) - plain.head
+        body[:here] = data[plain.head : plain.head + here]
+        if here == len(body):
+            self._begin(plain, body)
         else:
-            self._plain, self._come = plain, len(data) - plain.head
-            self._body = memoryview(bytearray(plain.size - plain.head))
-            self._body[: self._come] = data[plain.head :]
-            self._late = self._loop.call_later(self._read_seconds, self._too_late)
-            return data[:0]
-        return data
+            self._gather(plain, body, here)
+        return data[plain.head + here :]
+
+    def _gather(self, plain: Plain, body: memoryview, here: int) -> None:
+        """Wait for the rest of a body."""
+        self._plain, self._body, self._come = plain, body, here
+        self._due = self._loop.time() + self._read_seconds
+        if self._late is None:
+            self._late = self._loop.call_later(self._read_seconds, self._look_late)
 
     def _begin(self, plain: Plain, body: memoryview) -> None:
         self._busy = True
@@ -186,16 +196,18 @@ class Connection(asyncio.BufferedProtocol):
         elif not self._library.flow.read_paused:
             self._transport.resume_reading()
 
-    def _too_late(self) -> None:
-        plain, self._body, self._plain, self._late = self._plain, None, None, None
-        assert plain is not None
+    def _look_late(self) -> None:
+        """Refuse a body that did not come in time; one timer does for all of a connection."""
+        self._late = None
+        if self._body is None or self._plain is None:
+            return
+        left = self._due - self._loop.time()
+        if left > 0:
+            self._late = self._loop.call_later(left, self._look_late)
+            return
+        plain, self._body, self._plain = self._plain, None, None
         self._ending = True
         self._direct.too_slow(plain, Refusal(SLOW_BODY, "slow"), self._done)
-
-    def _stop_late(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
 
     def _is_quiet(self) -> bool:
         """Return whether nothing was answered here for as long as a connection is kept."""
@@ -213,3 +225,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         left = max(self._last_use + self._library.timeout_keep_alive - self._loop.time(), 1.0)
         self._idle = self._loop.call_later(left, self._look_idle)
+
+
+def _room(plain: Plain) -> memoryview:
+    """Return room for a body; what a caller says and does not send takes no memory."""
+    size = plain.size - plain.head
+    room = np.empty(size + _ALIGNED, np.uint8)
+    skip = -(room.__array_interface__["data"][0] + plain.header_length) % _ALIGNED
+    return room.data[skip : skip + size]

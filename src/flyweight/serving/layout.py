@@ -64,7 +64,7 @@ class Layout:
         """Return the tensors by name; those of numbers are views of the bytes, read-only.
 
         Args:
-            binary: the bytes after the header, beginning at an address that numbers may begin at.
+            binary: the bytes after the header; not copied where they begin at an address that numbers may begin at.
 
         Raises:
             Refusal: there are more or fewer bytes than the header says, or they are no values of their type.
@@ -73,6 +73,8 @@ class Layout:
             self._refuse_size(len(binary))
         if self.even is not None:
             whole = np.frombuffer(binary, self.even)
+            if not whole.flags.aligned:
+                whole = whole.copy()
             width = self.even.itemsize
             return {cut[0]: whole[cut[4] // width : cut[5] // width] for cut in self.cuts}
         found = dict(self.given)

@@ -30,6 +30,7 @@ class Plain:
         model, version: that are asked for; the version is None where the path names none.
         head: bytes of the head.
         size: bytes of head and body.
+        header_length: bytes of the body that are JSON, where numbers follow; 0 where none do.
         headers: by their names in small letters.
     """
 
@@ -37,6 +38,7 @@ class Plain:
     version: str | None
     head: int
     size: int
+    header_length: int
     headers: Mapping[bytes, bytes]
 
 
@@ -85,4 +87,6 @@ def _read(head: bytes) -> Plain | None:
     if not _NUMBER.fullmatch(length):
         return None
     version = None if target[3] is None else target[3].decode()
-    return Plain(target[2].decode(), version, len(head), len(head) + int(length), headers)
+    json = headers.get(b"inference-header-content-length", b"")
+    header_length = int(json) if _NUMBER.fullmatch(json) else 0  # wrong ones are refused when the body is read
+    return Plain(target[2].decode(), version, len(head), len(head) + int(length), header_length, headers)

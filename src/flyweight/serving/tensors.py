@@ -49,6 +49,5 @@ def read_tensors(body: bytes | memoryview, header_length: int | None) -> Tensors
             f"Inference-Header-Content-Length says {header_length:,} bytes of JSON; the body has {len(body):,} bytes."
         )
     layout = layout_of(bytes(body if header_length is None else body[:header_length]))
-    # Bytes of their own begin at an address that eight-byte numbers may begin at, whatever the header's length.
-    arrays = layout.arrays(memoryview(b"" if header_length is None else bytes(body[header_length:])))
+    arrays = layout.arrays(memoryview(b"" if header_length is None else body)[header_length or 0 :].toreadonly())
     return Tensors(arrays, layout.id, layout.binary, layout.parameters, None if layout.given else layout)
