@@ -34,7 +34,7 @@ from serving_requests import TASK, Arrays, body_of, real_requests
 from serving_running import running
 
 LIMIT_MS, CANDIDATES, REQUESTS, SECONDS, ROUNDS = 20.0, 500, 16, 3, 2
-CALLERS = (1, 2, 4, 8, 16, 24, 32)
+CALLERS = (1, 2, 4, 8, 16, 24, 32, 48)
 HERE = Path(__file__).parent
 COMPRESSED = "complete-journey-10"
 Json = dict[str, Any]
