@@ -90,6 +90,59 @@ def test_bad_call_is_refused_in_words(takes: Takes, changes: dict[str, Any], wor
     assert words in str(told.value)
 
 
+#: Of two inputs of a request, without a bundle.
+PAIR = Takes("pair", {"user_id": True, "age": False}, {"item_id": True}, False, False, 50, Vocabularies(), frozenset())
+
+
+def pair(users: int, ages: int, *index: int) -> dict[str, Any]:
+    return {
+        "user_id": np.zeros(users, np.int64),
+        "age": np.zeros(ages),
+        "item_id": np.zeros(len(index), np.int64),
+        "request_index": np.array(index, np.int64),
+    }
+
+
+def test_requests_whose_inputs_differ_in_length_never_reach_other_callers() -> None:
+    """Between two such calls, one with a row too many and one too few, a third was scored with another's rows."""
+    for users, ages in ((2, 3), (2, 1)):
+        words = f"'user_id' has 2 rows and 'age' {ages}"
+        with pytest.raises(Refusal, match=words):
+            call_of(PAIR, pair(users, ages, 0, 1))
+
+
+def test_requests_of_one_call_have_a_limit() -> None:
+    with pytest.raises(Refusal, match=r"51 requests in one call; model 'pair' takes up to 50 at once") as told:
+        call_of(PAIR, pair(51, 51, 0))
+    assert told.value.status.http == 413
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"flat": True}, "model 'pair' takes flat batches alone; leave it out"),
+        ({"offered": {}, "asked": {"user_id": True, "age": False, "item_id": True}}, "takes no candidates; leave it"),
+        ({"asked": {}, "offered": {"user_id": True, "age": False, "item_id": True}}, "no inputs of a request; leave"),
+    ],
+)
+def test_request_index_that_would_be_passed_over_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        call_of(replace(PAIR, **changes), pair(2, 2, 0, 0))
+
+
+def test_calls_of_other_types_are_of_another_kind(takes: Takes) -> None:
+    """Joined, the truths of one among the ids of the other were scored as ids 0 and 1."""
+    kinds = [call_of(takes, request(2) | {"item_id": np.zeros(2, kind)}).kind for kind in (int, bool, np.uint64, int)]
+    assert kinds[0] == kinds[3]
+    assert len(set(kinds)) == 3
+
+
+def test_order_of_inputs_does_not_keep_calls_apart() -> None:
+    takes = replace(PAIR, open=True)
+    arrays = {"user_id": np.zeros((1, 3), np.int64), "age": np.zeros((1, 5)), "item_id": np.zeros(4, np.int64)}
+    assert call_of(takes, dict(arrays)).kind == call_of(takes, dict(reversed(arrays.items()))).kind
+
+
 def test_missing_input_is_named(takes: Takes) -> None:
     arrays = request(5)
     del arrays["price"]

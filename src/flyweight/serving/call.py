@@ -140,10 +140,10 @@ def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
     offered = {name: inputs[name] for name in takes.offered}
     rows = _rows(takes, offered or asked)
     if index is not None:
-        return Call(asked, offered, rows, _offsets(index, asked, rows), _kind(takes, inputs))
+        return Call(asked, offered, rows, _offsets(takes, index, asked, rows), _kind(takes, asked, offered))
     if offered and not takes.flat:
         asked = {name: array if len(array) == 1 else _once(name, array, rows) for name, array in asked.items()}
-    return Call(asked, offered, rows, None, _kind(takes, inputs))
+    return Call(asked, offered, rows, None, _kind(takes, asked, offered))
 
 
 def _rows(takes: Takes, arrays: Mapping[str, Array]) -> int:
@@ -182,11 +182,12 @@ def _once(name: str, array: Array, rows: int) -> Array:
     return array[:1]
 
 
-def _offsets(index: Array, asked: Mapping[str, Array], rows: int) -> Array:
+def _offsets(takes: Takes, index: Array, asked: Mapping[str, Array], rows: int) -> Array:
     """Return where each request's candidates begin."""
-    if not asked:
-        raise Refusal(f"{REQUEST_INDEX!r} was given, and the model takes no inputs of a request; leave it out.")
-    name, requests = next((name, len(array)) for name, array in asked.items())
+    if not asked or not takes.offered or takes.flat:
+        lacks = "no inputs of a request" if not asked else "no candidates" if not takes.offered else "flat batches alone"
+        raise Refusal(f"{REQUEST_INDEX!r} was given, and model {takes.model!r} takes {lacks}; leave it out.")
+    name, requests = _requests(takes, asked)
     if index.shape != (rows,) or index.dtype.kind not in "iu":
         raise Refusal(
             f"Input {REQUEST_INDEX!r} is {datatype_of(index.dtype)} of shape {list(index.shape)}; INT64 of shape "
@@ -201,11 +202,37 @@ def _offsets(index: Array, asked: Mapping[str, Array], rows: int) -> Array:
     return np.searchsorted(index, np.arange(requests + 1)).astype(np.int64)
 
 
-def _kind(takes: Takes, inputs: Mapping[str, Array]) -> tuple[Any, ...] | None:
-    """Return what calls must agree in to be joined: the lengths of open dimensions; None where none may join."""
+def _requests(takes: Takes, asked: Mapping[str, Array]) -> tuple[str, int]:
+    """Return how many requests there are, and an input that says so.
+
+    All inputs must agree: joined with other calls, a row too many of one would be taken for the next caller's.
+    """
+    first, requests = next((name, len(array)) for name, array in asked.items())
+    for name, array in asked.items():
+        if len(array) != requests:
+            raise Refusal(
+                f"Inputs of the requests differ in length: {first!r} has {requests:,} rows and {name!r} {len(array):,}."
+            )
+    if requests > takes.most:
+        raise Refusal(
+            f"{requests:,} requests in one call; model {takes.model!r} takes up to {takes.most:,} at once "
+            "(--max-candidates). Send them in parts.",
+            "too_large",
+        )
+    return first, requests
+
+
+def _kind(takes: Takes, asked: Mapping[str, Array], offered: Mapping[str, Array]) -> tuple[Any, ...] | None:
+    """Return what calls must agree in to be joined: their types, and the lengths of open dimensions.
+
+    Joined, numbers of two types would become those of a third, which is not right for all: truths among ids would pass
+    for 0 and 1, whole numbers past 2^53 beside unsigned ones lose their last digits. None where none may join.
+    """
     if takes.flat:
         return None
-    return tuple(array.shape[1:] for array in inputs.values()) if takes.open else ()
+    arrays = (*asked.values(), *offered.values())
+    types = "".join([array.dtype.char for array in arrays])
+    return (types, *(array.shape[1:] for array in arrays)) if takes.open else (types,)
 
 
 def _refuse_names(takes: Takes, inputs: Mapping[str, Array]) -> None:
