@@ -185,8 +185,8 @@ def _once(name: str, array: Array, rows: int) -> Array:
 def _offsets(takes: Takes, index: Array, asked: Mapping[str, Array], rows: int) -> Array:
     """Return where each request's candidates begin."""
     if not asked or not takes.offered or takes.flat:
-        lacks = "no inputs of a request" if not asked else "no candidates" if not takes.offered else "flat batches alone"
-        raise Refusal(f"{REQUEST_INDEX!r} was given, and model {takes.model!r} takes {lacks}; leave it out.")
+        what = "flat batches alone" if takes.flat else "no candidates" if asked else "no inputs of a request"
+        raise Refusal(f"{REQUEST_INDEX!r} was given, and model {takes.model!r} takes {what}; leave it out.")
     name, requests = _requests(takes, asked)
     if index.shape != (rows,) or index.dtype.kind not in "iu":
         raise Refusal(
