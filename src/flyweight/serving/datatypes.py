@@ -5,6 +5,7 @@ Types".
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -154,10 +155,28 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
         raise Refusal(f"Input {name!r}: shape must be a list of up to 8 whole numbers; seen {shown(shape)}.")
     if any(not 0 <= size < 2**31 for size in shape):
         raise Refusal(f"Input {name!r}: sizes in a shape run from 0 to 2**31 - 1; seen {shown(shape)}.")
+    if prod(max(size, 1) for size in shape) >= MOST_ELEMENTS:  # NumPy has no such shape, though a 0 in it be no values
+        raise Refusal(f"Input {name!r}: shape {shape} is larger than any request; give the shape of the values sent.")
     return tuple(shape)
 
 
+def checked_name(name: Any, place: int) -> str:
+    """Return the name of a request's input, `place` counted from 0.
+
+    Raises:
+        Refusal: it is no string, or so long that looking for the input meant would take seconds.
+    """
+    if not isinstance(name, str):
+        raise Refusal(f"Input {place} must have a 'name', a string; seen {shown(name)}.")
+    if len(name) > LONGEST_NAME:
+        raise Refusal(
+            f"Input {place} has a name of {len(name):,} letters, {shown(name)}; at most {LONGEST_NAME:,} are read."
+        )
+    return name
+
+
 MAX_DIMENSIONS = 8
+MOST_ELEMENTS, LONGEST_NAME = 2**48, 1024
 
 
 def check_datatype(name: str, datatype: Any) -> None:

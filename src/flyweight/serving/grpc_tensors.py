@@ -13,6 +13,7 @@ from flyweight.serving.datatypes import (
     array_of_bytes,
     array_of_values,
     check_datatype,
+    checked_name,
     checked_shape,
     datatype_of,
 )
@@ -48,7 +49,7 @@ def read_message(message: Any) -> Tensors:
         raise Refusal(f"raw_input_contents has {len(raw)} entries for {len(listed)} inputs; give one for each.")
     inputs: dict[str, NDArray[Any]] = {}
     for place, entry in enumerate(listed):
-        if entry.name in inputs:
+        if checked_name(entry.name, place) in inputs:
             raise Refusal(f"Input {entry.name!r} is given twice; give it once.")
         inputs[entry.name] = _array(entry, raw[place] if raw else None)
     for output in message.outputs:

@@ -14,7 +14,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from flyweight.serving.datatypes import DATATYPES, array_of_bytes, array_of_values, check_datatype, checked_shape
+from flyweight.serving.datatypes import (
+    DATATYPES,
+    array_of_bytes,
+    array_of_values,
+    check_datatype,
+    checked_name,
+    checked_shape,
+)
 from flyweight.serving.refusal import Refusal, shown
 
 Array = NDArray[Any]
@@ -157,9 +164,9 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _name(entry: Any, seen: Mapping[str, Any]) -> str:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+    if not isinstance(entry, dict):
         raise Refusal(f"Input {len(seen)} must be an object with a 'name'; seen {shown(entry)}.")
-    name: str = entry["name"]
+    name = checked_name(entry.get("name"), len(seen))
     if name in seen:
         raise Refusal(f"Input {name!r} is given twice; give it once.")
     return name
