@@ -22,6 +22,9 @@ CANDIDATES = [
 RANK: dict[str, Any] = {"model": "ranker", "request": {"user_id": 7}, "candidates": CANDIDATES, "top_k": 5}
 
 
+DEEP = json.loads("[" * 200 + "1" + "]" * 200)
+
+
 def test_ranking_is_the_order_of_the_scores(service: Service) -> None:
     status, answer = service.post("/v1/rank", RANK)
     assert status == 200
@@ -54,8 +57,11 @@ def test_candidates_may_be_named_by_a_field_of_theirs(service: Service) -> None:
         ({"top_k": 0}, "top_k must be a whole number from 1 on; seen 0"),
         ({"topk": 3}, "Key 'topk' is not known"),
         ({"model": None}, "Several models are served; name one with 'model': ranker, second"),
-        ({"id_field": "sku"}, "id_field 'sku' is no field of the candidates"),
+        ({"id_field": "sku"}, "id_field 'sku' is no field of candidate 0; it has id, item_id, price"),
+        ({"id_field": "id", "candidates": [CANDIDATES[0], {"item_id": 3, "price": 0.5}]}, "no field of candidate 1"),
         ({"timeout_ms": "soon"}, "timeout_ms must be milliseconds, a number above 0; seen 'soon'"),
+        ({"request": {"user_id": DEEP}}, "'user_id': FP64 takes numbers; seen [[[[[...]]]]]"),
+        ({"top_k": DEEP}, "top_k must be a whole number from 1 on; seen [[[[[...]]]]]"),
     ],
 )
 def test_bad_ranking_is_told_in_words(service: Service, changes: dict[str, Any], words: str) -> None:

@@ -1,5 +1,6 @@
 """Tensors become calls: whose side each is on, how long, which request a candidate belongs to, what strings mean."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import flyweight as fw
 from flyweight.errors import FlyweightError, InputError
 from flyweight.serving.call import Takes, call_of, takes_of
 from flyweight.serving.lane import Limits
+from flyweight.serving.rank_route import columns_of
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.scoring import score_call, score_calls
 from flyweight.serving.settings import Settings, settings_from_json, settings_to_json, sources_of
@@ -135,6 +137,29 @@ def test_calls_of_other_types_are_of_another_kind(takes: Takes) -> None:
     kinds = [call_of(takes, request(2) | {"item_id": np.zeros(2, kind)}).kind for kind in (int, bool, np.uint64, int)]
     assert kinds[0] == kinds[3]
     assert len(set(kinds)) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"offered": {}}, "Model 'pair' takes no candidates, so there is nothing to rank; send tensors to /v2"),
+        ({"flat": True}, "Model 'pair' has inputs with lengths of their own, so there is nothing to rank"),
+    ],
+)
+def test_ranking_of_a_model_that_ranks_nothing_is_refused(changes: dict[str, Any], words: str) -> None:
+    """One that takes no candidates gave a single score, whatever the candidates."""
+    with pytest.raises(Refusal, match=words):
+        columns_of(replace(PAIR, **changes), {"user_id": 7, "age": 3}, [{}, {}])
+
+
+def test_long_name_is_looked_up_in_no_time(takes: Takes) -> None:
+    """Looking for the nearest name of one of megabytes held up the whole worker for a second."""
+    name, started = "item_if" * 2_000_000, time.perf_counter()
+    with pytest.raises(Refusal, match="Input 'item_ifitem_if"):
+        call_of(takes, request(2) | {name: np.zeros(2)})
+    with pytest.raises(Refusal, match="'request' has the field 'item_ifitem_if"):
+        columns_of(takes, {name: 7}, [{}])
+    assert time.perf_counter() - started < 0.5
 
 
 def test_order_of_inputs_does_not_keep_calls_apart() -> None:

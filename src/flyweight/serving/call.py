@@ -240,7 +240,7 @@ def _refuse_names(takes: Takes, inputs: Mapping[str, Array]) -> None:
     shown = ", ".join(map(repr, due[:12])) + (f" and {len(due) - 12} more" if len(due) > 12 else "")
     for name in inputs:
         if name not in takes.asked and name not in takes.offered:
-            near = get_close_matches(name, due, 1, 0.6)
+            near = get_close_matches(name[:80], due, 1, 0.6)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise Refusal(f"Input {name[:80]!r} is not one of model {takes.model!r}{hint}. It takes {shown}.")
     lost = next(name for name in due if name not in inputs)
