@@ -97,6 +97,20 @@ def test_unknown_route_and_method_are_told(service: Service) -> None:
     assert service.ask("GET", "/v3")[:2] == (404, {"error": "There is nothing at /v3; see /docs for what is."})
     status, answer, _ = service.ask("GET", "/v1/rank")
     assert (status, answer) == (405, {"error": "GET is not taken at /v1/rank; see /docs."})
+    for path in ("/v2/models/ranker/infer", "/v2/models/ranker/versions/1/infer"):
+        status, answer, headers = service.ask("PUT", path)
+        assert (status, answer) == (405, {"error": f"PUT is not taken at {path}; see /docs."})
+        assert headers["allow"] == "POST"
+
+
+def test_ranking_may_come_packed(service: Service) -> None:
+    body = json.dumps(RANK).encode()
+    assert service.ask("POST", "/v1/rank", gzip.compress(body), Content_Encoding="GZIP")[:2] == service.ask(
+        "POST", "/v1/rank", body
+    )[:2]
+    status, answer, _ = service.ask("POST", "/v1/rank", body, Content_Encoding="br")
+    assert (status, answer) == (415, {"error": "Content-Encoding 'br' is not read; send gzip, deflate or none."})
+    assert service.ask("POST", "/v1/rank", BOMB, Content_Encoding="gzip")[0] == 413
 
 
 #: The time in a packed body's head would be in the tests' names, and these another in each process.
