@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from flyweight.serving.access import Access, Origin
 from flyweight.serving.answering import Desk
-from flyweight.serving.caller import Caller
+from flyweight.serving.grpc_caller import caller_of_call, metadata_of
 from flyweight.serving.refusal import Refusal
 
 #: Asked by what starts and stops services, which has no tokens.
@@ -37,14 +37,14 @@ def _guarded(call: Callable[[Any, Any], Awaitable[Any]], admin: bool, access: Ac
     from grpc import StatusCode
 
     async def guarded(request: Any, context: Any) -> Any:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = metadata_of(context)
         try:
             (access.check_admin if admin else access.check_use)(_origin(metadata, context.peer()))
         except Refusal as found:
             refusal = found
         else:
             return await call(request, context)
-        desk.refuse("grpc", "", refusal, Caller())
+        desk.refuse("grpc", "", refusal, caller_of_call(context))
         await context.abort(StatusCode[refusal.status.grpc], str(refusal))
         raise AssertionError("abort raises")
 

@@ -102,7 +102,8 @@ def _value(parameter: Any) -> Any:
 def write_message(model: str, told: Answered) -> Any:
     """Return the `ModelInferResponse` of scored candidates, the scores as raw bytes."""
     scores = np.ascontiguousarray(told.scores)
-    answer = messages()["ModelInferResponse"](model_name=model, model_version=told.version, id=told.request_id)
+    own = "" if told.tensors is None else told.tensors.id  # given back as it came, whatever the metadata's
+    answer = messages()["ModelInferResponse"](model_name=model, model_version=told.version, id=own or told.request_id)
     answer.outputs.add(name=SCORES, datatype=datatype_of(scores.dtype), shape=scores.shape)
     answer.raw_output_contents.append(scores.tobytes())
     return answer
