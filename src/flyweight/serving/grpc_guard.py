@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from flyweight.serving.access import Access, Origin
+from flyweight.serving.access import PASSED_ON, Access, Origin
 from flyweight.serving.answering import Desk
 from flyweight.serving.grpc_caller import caller_of_call, metadata_of
 from flyweight.serving.refusal import Refusal
@@ -55,5 +55,5 @@ def _origin(metadata: dict[str, str], peer: str) -> Origin:
     """Return where a call comes from; `peer` is "ipv4:127.0.0.1:1234", "ipv6:[::1]:1234" or "unix:..."."""
     kind, _, rest = unquote(peer).partition(":")
     address = rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
-    forwarded = "forwarded" in metadata or "x-forwarded-for" in metadata
+    forwarded = any(name in metadata for name in PASSED_ON)
     return Origin(address, metadata.get("authorization", ""), forwarded)
