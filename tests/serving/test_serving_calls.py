@@ -93,7 +93,9 @@ def test_bad_call_is_refused_in_words(takes: Takes, changes: dict[str, Any], wor
 
 
 #: Of two inputs of a request, without a bundle.
-PAIR = Takes("pair", {"user_id": True, "age": False}, {"item_id": True}, False, False, 50, Vocabularies(), frozenset())
+PAIR = Takes(
+    "pair", {"user_id": True, "age": False}, {"item_id": True}, False, frozenset(), 50, Vocabularies(), frozenset()
+)
 
 
 def pair(users: int, ages: int, *index: int) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def test_requests_of_one_call_have_a_limit() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"flat": True}, "model 'pair' takes flat batches alone; leave it out"),
+        ({"flat": frozenset({"item_id"})}, "model 'pair' takes flat batches alone; leave it out"),
         ({"offered": {}, "asked": {"user_id": True, "age": False, "item_id": True}}, "takes no candidates; leave it"),
         ({"asked": {}, "offered": {"user_id": True, "age": False, "item_id": True}}, "no inputs of a request; leave"),
     ],
@@ -143,7 +145,7 @@ def test_calls_of_other_types_are_of_another_kind(takes: Takes) -> None:
     ("changes", "words"),
     [
         ({"offered": {}}, "Model 'pair' takes no candidates, so there is nothing to rank; send tensors to /v2"),
-        ({"flat": True}, "Model 'pair' has inputs with lengths of their own, so there is nothing to rank"),
+        ({"flat": frozenset({"item_id"})}, "Model 'pair' has inputs with lengths of their own, so there"),
     ],
 )
 def test_ranking_of_a_model_that_ranks_nothing_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -160,6 +162,23 @@ def test_long_name_is_looked_up_in_no_time(takes: Takes) -> None:
     with pytest.raises(Refusal, match="'request' has the field 'item_ifitem_if"):
         columns_of(takes, {name: 7}, [{}])
     assert time.perf_counter() - started < 0.5
+
+
+def test_rows_of_a_flat_batch_are_those_of_inputs_cut_by_row() -> None:
+    """The places of empty bags are rows though the bags hold nothing, and ids of full ones are no candidates."""
+    takes = replace(PAIR, asked={}, offered={"bag": True, "starts": False}, flat=frozenset({"bag"}), most=5)
+    for size in (0, 400):
+        call = call_of(takes, {"bag": np.zeros(size, np.int64), "starts": np.zeros(3, np.int64)})
+        assert call.rows == 3
+    with pytest.raises(Refusal, match="has 6 candidates; model 'pair' takes up to 5 at once"):
+        call_of(takes, {"bag": np.zeros(2, np.int64), "starts": np.zeros(6, np.int64)})
+
+
+def test_rows_of_nan_are_told_as_nan() -> None:
+    arrays = {"user_id": np.zeros(1, np.int64), "age": np.full(2, np.nan), "item_id": np.zeros(2, np.int64)}
+    assert np.isnan(call_of(PAIR, dict(arrays)).asked["age"]).tolist() == [True]  # the ranker refuses it in words
+    with pytest.raises(Refusal, match=r"'age' differs inside the request: row 1 holds 1.0 and row 0 nan"):
+        call_of(PAIR, arrays | {"age": np.array([np.nan, 1.0])})
 
 
 def test_order_of_inputs_does_not_keep_calls_apart() -> None:

@@ -54,7 +54,7 @@ class Takes:
         model: its name, for errors.
         asked, offered: for each input of a request, and of candidates, whether it holds ids.
         open: whether an input has a dimension of any length, so that calls may differ in it.
-        flat: whether inputs have rows of their own, so that a call is a flat batch and no other joins it.
+        flat: inputs that have rows of their own; where there are any, a call is a flat batch and no other joins it.
         most: candidates that one call may have.
         vocabularies: what strings mean.
         unknown: inputs that have an id for values outside of their vocabulary.
@@ -64,7 +64,7 @@ class Takes:
     asked: Mapping[str, bool]
     offered: Mapping[str, bool]
     open: bool
-    flat: bool
+    flat: frozenset[str]
     most: int
     vocabularies: Vocabularies
     unknown: frozenset[str]
@@ -79,7 +79,7 @@ def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) 
         {name: ids[name] for name, entry in inputs.items() if entry.role == "request"},
         {name: ids[name] for name, entry in inputs.items() if entry.role != "request"},
         any(None in entry.shape for entry in inputs.values()),
-        bool(ranker.bundle.graph.flat),
+        ranker.bundle.graph.flat,
         most,
         vocabularies,
         frozenset(name for name, entry in inputs.items() if entry.unknown is not None),
@@ -112,7 +112,7 @@ def fitted_call(takes: Takes, tensors: Tensors) -> Call:
 
 def _each_once(takes: Takes, inputs: Mapping[str, Array]) -> bool:
     """Return whether an input of the request has one row, so that nothing hangs on its values."""
-    return takes.flat or not takes.offered or all(len(inputs[name]) == 1 for name in takes.asked)
+    return bool(takes.flat) or not takes.offered or all(len(inputs[name]) == 1 for name in takes.asked)
 
 
 def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
@@ -147,13 +147,17 @@ def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
 
 
 def _rows(takes: Takes, arrays: Mapping[str, Array]) -> int:
-    """Return how many rows arrays have, all as many."""
+    """Return how many rows arrays have, all as many but for flat ones: a bag may hold nothing."""
     first, rows = "", -1
     for name, array in arrays.items():
+        if name in takes.flat:
+            continue
         if rows < 0:
             first, rows = name, len(array)
-        elif len(array) != rows and not takes.flat:
+        elif len(array) != rows:
             raise Refusal(f"Inputs differ in length: {first!r} has {rows:,} rows and {name!r} {len(array):,}.")
+    if rows < 0:  # nothing is cut by row: one batch, whatever is in it
+        return 1
     if rows == 0:
         raise Refusal(f"Input {first!r} has 0 rows: there is nothing to score. Give 1 to {takes.most:,} candidates.")
     if rows > takes.most:
@@ -172,7 +176,10 @@ def _once(name: str, array: Array, rows: int) -> Array:
             f"Input {name!r} belongs to the request and has {len(array):,} rows for {rows:,} candidates; give one row "
             f"(leading dimension 1), or {REQUEST_INDEX!r} for several requests at once."
         )
-    differs = (array != array[:1]).reshape(rows, -1).any(1)
+    differs = array != array[:1]
+    if array.dtype.kind == "f":  # NaN is told as such later, not as a row that differs from another of NaN
+        differs &= ~(np.isnan(array) & np.isnan(array[:1]))
+    differs = differs.reshape(rows, -1).any(1)
     if differs.any():
         row = int(differs.argmax())
         raise Refusal(
