@@ -75,6 +75,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"item_id": np.arange(0), "price": np.zeros(0)}, "0 rows: there is nothing to score. Give 1 to 50"),
     "lengths": ({"price": np.zeros(4)}, "'item_id' has 5 rows and 'price' 4"),
     "scalar": ({"user_id": np.array(7)}, "'user_id' has shape []; its first dimension counts rows"),
+    "scalar text": ({"user_id": np.array("7", dtype=object)}, "'user_id' has shape []; its first dimension counts"),
     "rows": ({"user_id": np.array([1, 2])}, "'user_id' belongs to the request and has 2 rows for 5 candidates"),
     "differs": ({"user_id": np.array([1, 1, 2, 1, 1])}, "differs inside the request: row 2 holds 2 and row 0 1"),
     "text": ({"user_id": np.array(["Ann"], dtype=object)}, "'Ann' and there is no vocabulary of it"),
