@@ -164,6 +164,12 @@ def test_guarded_service_over_tls(hoisted: Path, tmp_path: Path, certificate: tu
         assert ask("POST", INFER)[::2] == (401, 'Bearer realm="flyweight"')
         for path in ("/v1/status", "/metrics", "/docs", "/openapi.json", "/v2", "/none"):
             assert ask("GET", path)[0] == 401
+        document = orjson.loads(ask("GET", "/openapi.json", USER)[1])
+        for path, methods in document["paths"].items():
+            for method, route in methods.items():
+                told = ask(method.upper(), path.replace("{model}", "ranker").replace("{version}", "1"))[0]
+                assert str(told) in route["responses"], path
+                assert told == (200 if "health" in path else 401)
         assert ask("POST", INFER, USER)[0] == 200
         assert ask("POST", INFER, ADMIN)[0] == 200
         assert ask("POST", UNLOAD, USER)[0] == 401
