@@ -58,7 +58,14 @@ BAD = {
 }  # fmt: skip
 
 
-def over_grpc(service: Service, arrays: Arrays, model: str = "ranker", version: str = "", **more: Any) -> str:
+def over_grpc(
+    service: Service,
+    arrays: Arrays,
+    model: str = "ranker",
+    version: str = "",
+    seconds: float | None = 20,
+    **more: Any,
+) -> str:
     """What a call is told."""
     found = messages()
     inputs = [{"name": k, "shape": list(a.shape), "datatype": NAMES[str(a.dtype)]} for k, a in arrays.items()]
@@ -66,7 +73,7 @@ def over_grpc(service: Service, arrays: Arrays, model: str = "ranker", version: 
         more["raw_input_contents"] = [_raw(array) for array in arrays.values()]
     message = found["ModelInferRequest"](model_name=model, model_version=version, inputs=inputs, **more)
     with grpc.insecure_channel(service.grpc) as channel, pytest.raises(grpc.RpcError) as told:
-        channel.unary_unary(f"/{SERVICE}/ModelInfer")(message.SerializeToString(), timeout=20)
+        channel.unary_unary(f"/{SERVICE}/ModelInfer")(message.SerializeToString(), timeout=seconds)
     assert told.value.code().name in ("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED")
     return str(told.value.details())
 
@@ -116,3 +123,34 @@ def test_unknown_model_and_version_are_told_over_both(service: Service, model: s
 )
 def test_bytes_that_lie_about_their_size_are_told_over_grpc(service: Service, raw: list[bytes], words: str) -> None:
     assert words in over_grpc(service, request(ROWS), raw_input_contents=raw)
+
+
+@pytest.mark.parametrize("seconds", [20, None])
+@pytest.mark.parametrize(
+    ("timeout", "seen"),
+    [({"string_param": "soon"}, "'soon'"), ({"double_param": np.nan}, "NaN"), ({"int64_param": -5}, "-5")],
+)
+def test_timeout_that_is_none_is_told_with_and_without_a_deadline(
+    service: Service, timeout: dict[str, Any], seen: str, seconds: float | None
+) -> None:
+    words = f"Parameter timeout must be microseconds, a whole number; seen {seen}."
+    assert over_grpc(service, request(ROWS), parameters={"timeout": timeout}, seconds=seconds) == words
+
+
+def test_bytes_that_are_no_message_are_told(service: Service) -> None:
+    with grpc.insecure_channel(service.grpc) as channel, pytest.raises(grpc.RpcError) as told:
+        channel.unary_unary(f"/{SERVICE}/ModelInfer")(b"\xff\xff\xff\x07abc", timeout=20)
+    assert told.value.code().name == "INVALID_ARGUMENT"
+    assert told.value.details() == "The 7 bytes of the call are no ModelInferRequest of the protocol."
+
+
+def test_answer_over_grpc_has_the_id_of_the_request(service: Service) -> None:
+    """The name in the metadata goes before it in logs alone."""
+    found, arrays = messages(), request(ROWS)
+    inputs = [{"name": k, "shape": list(a.shape), "datatype": NAMES[str(a.dtype)]} for k, a in arrays.items()]
+    raw = [_raw(array) for array in arrays.values()]
+    message = found["ModelInferRequest"](model_name="ranker", id="Größe 5", inputs=inputs, raw_input_contents=raw)
+    with grpc.insecure_channel(service.grpc) as channel:
+        ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        told = ask(message.SerializeToString(), timeout=20, metadata=(("x-request-id", "order-7"),))
+    assert found["ModelInferResponse"].FromString(told).id == "Größe 5"

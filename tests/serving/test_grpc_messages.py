@@ -1,5 +1,7 @@
 """Our messages are those of the protocol: the descriptors of Triton's own client say the same."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from running_service import NAMES, request
@@ -61,6 +63,20 @@ def test_wrong_contents_are_refused_in_words(datatype: str, field: str, words: s
     message = messages()["ModelInferRequest"]()
     shape = [2] if "values" in words else [1]
     getattr(message.inputs.add(name="a", datatype=datatype, shape=shape).contents, field).append(300)
+    with pytest.raises(Refusal, match=words):
+        read_message(message)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        ({"name": "x" * 10**6, "shape": [1]}, "Input 0 has a name of 1,000,000 letters, 'xx"),
+        ({"name": "x", "shape": [0, *[2**31 - 1] * 7]}, "is larger than any request; give the shape"),
+    ],
+)
+def test_what_is_past_all_size_is_refused(tensor: dict[str, Any], words: str) -> None:
+    message = messages()["ModelInferRequest"](raw_input_contents=[b""])
+    message.inputs.add(datatype="INT64", **tensor)
     with pytest.raises(Refusal, match=words):
         read_message(message)
 

@@ -10,7 +10,7 @@ from running_service import body_of, request, started
 
 from flyweight.serving.answering import Answered
 from flyweight.serving.caller import caller_of, clean_id
-from flyweight.serving.request_log import JsonFormatter, RequestLog
+from flyweight.serving.request_log import JsonFormatter, RequestLog, TextFormatter
 
 SECRET = "a-token-nobody-may-read"
 
@@ -52,11 +52,26 @@ def test_share_of_answered_requests_is_logged_and_every_refused_one(caplog: pyte
     assert 130 < len(caplog.records) - len(refused) < 250  # 190 are due; five standard deviations
 
 
+def test_line_of_text_says_what_a_line_of_json_does(caplog: pytest.LogCaptureFixture) -> None:
+    told = Answered("rank", "ranker", "2", "order-7", candidates=500, batch=2, seconds=0.00084)
+    with caplog.at_level(logging.INFO, "flyweight.serving.requests"):
+        RequestLog(1).note(told)
+        RequestLog(1).note(Answered("http", "ranker", request_id="order-8", kind="busy"))
+    answered, refused = map(TextFormatter("worker").format, caplog.records)
+    assert "protocol='rank' model='ranker' version='2' status=200 candidates=500 batch=2 ms=0.84" in answered
+    assert answered.endswith(" request_id='order-7'")
+    assert refused.endswith(" status=429 kind='busy' ms=0.0 request_id='order-8'")
+
+
 def test_line_of_a_hostile_name_is_one_line() -> None:
     record = logging.makeLogRecord({"msg": "request", "request_id": "a\nb", "fields": {"model": "x\r\n{}\u2028"}})
     line = JsonFormatter("worker").format(record)
     assert "\n" not in line
     assert json.loads(line)["model"] == "x\r\n{}\u2028"
+    text = TextFormatter("worker").format(record)
+    assert text.endswith(r": request model='x\r\n{}\u2028' request_id='a\nb'")
+    assert text.isascii()
+    assert text.isprintable()
     assert clean_id("é\x00ok\r\n") == "ok"
     assert len(caller_of({b"x-request-id": b"a" * 5000}).named()) == 128
     assert caller_of({}).named() != caller_of({}).named()

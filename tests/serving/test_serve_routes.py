@@ -22,6 +22,9 @@ CANDIDATES = [
 RANK: dict[str, Any] = {"model": "ranker", "request": {"user_id": 7}, "candidates": CANDIDATES, "top_k": 5}
 
 
+DEEP = json.loads("[" * 200 + "1" + "]" * 200)
+
+
 def test_ranking_is_the_order_of_the_scores(service: Service) -> None:
     status, answer = service.post("/v1/rank", RANK)
     assert status == 200
@@ -54,8 +57,11 @@ def test_candidates_may_be_named_by_a_field_of_theirs(service: Service) -> None:
         ({"top_k": 0}, "top_k must be a whole number from 1 on; seen 0"),
         ({"topk": 3}, "Key 'topk' is not known"),
         ({"model": None}, "Several models are served; name one with 'model': ranker, second"),
-        ({"id_field": "sku"}, "id_field 'sku' is no field of the candidates"),
+        ({"id_field": "sku"}, "id_field 'sku' is no field of candidate 0; it has id, item_id, price"),
+        ({"id_field": "id", "candidates": [CANDIDATES[0], {"item_id": 3, "price": 0.5}]}, "no field of candidate 1"),
         ({"timeout_ms": "soon"}, "timeout_ms must be milliseconds, a number above 0; seen 'soon'"),
+        ({"request": {"user_id": DEEP}}, "'user_id': FP64 takes numbers; seen [[[[[...]]]]]"),
+        ({"top_k": DEEP}, "top_k must be a whole number from 1 on; seen [[[[[...]]]]]"),
     ],
 )
 def test_bad_ranking_is_told_in_words(service: Service, changes: dict[str, Any], words: str) -> None:
@@ -91,6 +97,20 @@ def test_unknown_route_and_method_are_told(service: Service) -> None:
     assert service.ask("GET", "/v3")[:2] == (404, {"error": "There is nothing at /v3; see /docs for what is."})
     status, answer, _ = service.ask("GET", "/v1/rank")
     assert (status, answer) == (405, {"error": "GET is not taken at /v1/rank; see /docs."})
+    for path in ("/v2/models/ranker/infer", "/v2/models/ranker/versions/1/infer"):
+        status, answer, headers = service.ask("PUT", path)
+        assert (status, answer) == (405, {"error": f"PUT is not taken at {path}; see /docs."})
+        assert headers["allow"] == "POST"
+
+
+def test_ranking_may_come_packed(service: Service) -> None:
+    body = json.dumps(RANK).encode()
+    assert service.ask("POST", "/v1/rank", gzip.compress(body), Content_Encoding="GZIP")[:2] == service.ask(
+        "POST", "/v1/rank", body
+    )[:2]
+    status, answer, _ = service.ask("POST", "/v1/rank", body, Content_Encoding="br")
+    assert (status, answer) == (415, {"error": "Content-Encoding 'br' is not read; send gzip, deflate or none."})
+    assert service.ask("POST", "/v1/rank", BOMB, Content_Encoding="gzip")[0] == 413
 
 
 #: The time in a packed body's head would be in the tests' names, and these another in each process.

@@ -1,5 +1,6 @@
 """Tensors become calls: whose side each is on, how long, which request a candidate belongs to, what strings mean."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import flyweight as fw
 from flyweight.errors import FlyweightError, InputError
 from flyweight.serving.call import Takes, call_of, takes_of
 from flyweight.serving.lane import Limits
+from flyweight.serving.rank_route import columns_of
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.scoring import score_call, score_calls
 from flyweight.serving.settings import Settings, settings_from_json, settings_to_json, sources_of
@@ -73,6 +75,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"item_id": np.arange(0), "price": np.zeros(0)}, "0 rows: there is nothing to score. Give 1 to 50"),
     "lengths": ({"price": np.zeros(4)}, "'item_id' has 5 rows and 'price' 4"),
     "scalar": ({"user_id": np.array(7)}, "'user_id' has shape []; its first dimension counts rows"),
+    "scalar text": ({"user_id": np.array("7", dtype=object)}, "'user_id' has shape []; its first dimension counts"),
     "rows": ({"user_id": np.array([1, 2])}, "'user_id' belongs to the request and has 2 rows for 5 candidates"),
     "differs": ({"user_id": np.array([1, 1, 2, 1, 1])}, "differs inside the request: row 2 holds 2 and row 0 1"),
     "text": ({"user_id": np.array(["Ann"], dtype=object)}, "'Ann' and there is no vocabulary of it"),
@@ -88,6 +91,101 @@ def test_bad_call_is_refused_in_words(takes: Takes, changes: dict[str, Any], wor
     with pytest.raises(Refusal) as told:
         call_of(takes, request(5) | changes)
     assert words in str(told.value)
+
+
+#: Of two inputs of a request, without a bundle.
+PAIR = Takes(
+    "pair", {"user_id": True, "age": False}, {"item_id": True}, False, frozenset(), 50, Vocabularies(), frozenset()
+)
+
+
+def pair(users: int, ages: int, *index: int) -> dict[str, Any]:
+    return {
+        "user_id": np.zeros(users, np.int64),
+        "age": np.zeros(ages),
+        "item_id": np.zeros(len(index), np.int64),
+        "request_index": np.array(index, np.int64),
+    }
+
+
+def test_requests_whose_inputs_differ_in_length_never_reach_other_callers() -> None:
+    """Between two such calls, one with a row too many and one too few, a third was scored with another's rows."""
+    for users, ages in ((2, 3), (2, 1)):
+        words = f"'user_id' has 2 rows and 'age' {ages}"
+        with pytest.raises(Refusal, match=words):
+            call_of(PAIR, pair(users, ages, 0, 1))
+
+
+def test_requests_of_one_call_have_a_limit() -> None:
+    with pytest.raises(Refusal, match=r"51 requests in one call; model 'pair' takes up to 50 at once") as told:
+        call_of(PAIR, pair(51, 51, 0))
+    assert told.value.status.http == 413
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"flat": frozenset({"item_id"})}, "model 'pair' takes flat batches alone; leave it out"),
+        ({"offered": {}, "asked": {"user_id": True, "age": False, "item_id": True}}, "takes no candidates; leave it"),
+        ({"asked": {}, "offered": {"user_id": True, "age": False, "item_id": True}}, "no inputs of a request; leave"),
+    ],
+)
+def test_request_index_that_would_be_passed_over_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        call_of(replace(PAIR, **changes), pair(2, 2, 0, 0))
+
+
+def test_calls_of_other_types_are_of_another_kind(takes: Takes) -> None:
+    """Joined, the truths of one among the ids of the other were scored as ids 0 and 1."""
+    kinds = [call_of(takes, request(2) | {"item_id": np.zeros(2, kind)}).kind for kind in (int, bool, np.uint64, int)]
+    assert kinds[0] == kinds[3]
+    assert len(set(kinds)) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"offered": {}}, "Model 'pair' takes no candidates, so there is nothing to rank; send tensors to /v2"),
+        ({"flat": frozenset({"item_id"})}, "Model 'pair' has inputs with lengths of their own, so there"),
+    ],
+)
+def test_ranking_of_a_model_that_ranks_nothing_is_refused(changes: dict[str, Any], words: str) -> None:
+    """One that takes no candidates gave a single score, whatever the candidates."""
+    with pytest.raises(Refusal, match=words):
+        columns_of(replace(PAIR, **changes), {"user_id": 7, "age": 3}, [{}, {}])
+
+
+def test_long_name_is_looked_up_in_no_time(takes: Takes) -> None:
+    """Looking for the nearest name of one of megabytes held up the whole worker for a second."""
+    name, started = "item_if" * 2_000_000, time.perf_counter()
+    with pytest.raises(Refusal, match="Input 'item_ifitem_if"):
+        call_of(takes, request(2) | {name: np.zeros(2)})
+    with pytest.raises(Refusal, match="'request' has the field 'item_ifitem_if"):
+        columns_of(takes, {name: 7}, [{}])
+    assert time.perf_counter() - started < 0.5
+
+
+def test_rows_of_a_flat_batch_are_those_of_inputs_cut_by_row() -> None:
+    """The places of empty bags are rows though the bags hold nothing, and ids of full ones are no candidates."""
+    takes = replace(PAIR, asked={}, offered={"bag": True, "starts": False}, flat=frozenset({"bag"}), most=5)
+    for size in (0, 400):
+        call = call_of(takes, {"bag": np.zeros(size, np.int64), "starts": np.zeros(3, np.int64)})
+        assert call.rows == 3
+    with pytest.raises(Refusal, match="has 6 candidates; model 'pair' takes up to 5 at once"):
+        call_of(takes, {"bag": np.zeros(2, np.int64), "starts": np.zeros(6, np.int64)})
+
+
+def test_rows_of_nan_are_told_as_nan() -> None:
+    arrays = {"user_id": np.zeros(1, np.int64), "age": np.full(2, np.nan), "item_id": np.zeros(2, np.int64)}
+    assert np.isnan(call_of(PAIR, dict(arrays)).asked["age"]).tolist() == [True]  # the ranker refuses it in words
+    with pytest.raises(Refusal, match=r"'age' differs inside the request: row 1 holds 1.0 and row 0 nan"):
+        call_of(PAIR, arrays | {"age": np.array([np.nan, 1.0])})
+
+
+def test_order_of_inputs_does_not_keep_calls_apart() -> None:
+    takes = replace(PAIR, open=True)
+    arrays = {"user_id": np.zeros((1, 3), np.int64), "age": np.zeros((1, 5)), "item_id": np.zeros(4, np.int64)}
+    assert call_of(takes, dict(arrays)).kind == call_of(takes, dict(reversed(arrays.items()))).kind
 
 
 def test_missing_input_is_named(takes: Takes) -> None:

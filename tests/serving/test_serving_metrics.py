@@ -16,6 +16,7 @@ from running_service import Service, body_of, request, started
 
 from flyweight.bundle.samples import Sample
 from flyweight.bundle.write import write_bundle
+from flyweight.serving.exposition import write_metrics
 from flyweight.serving.gathering import EMPTY, Gathering, added
 from flyweight.serving.latency_sketch import ACCURACY, bucket_of, quantile_of
 from flyweight.serving.refusal import Refusal
@@ -137,3 +138,13 @@ def test_unknown_ids_are_counted_by_field(tmp_path: Path) -> None:
         assert scrape(service)["flyweight_unknown_ids_total", "item_id", "ranker", "1"] == 5
         status = service.ask("GET", "/v1/status")[1]["models"][0]
         assert (status["versions"][0]["answered"], len(status["history"])) == (2, 59)
+
+
+@pytest.mark.parametrize("version", ["x", "1..0", "", "1.0.0x", "9" * 5000])
+def test_version_that_is_none_gets_the_oldest_form(version: str) -> None:
+    """prometheus_client compares it with numbers, which failed."""
+    text, kind = write_metrics(EMPTY, {}, f"application/openmetrics-text; version={version}")
+    assert kind.startswith("text/plain; version=0.0.4")
+    assert b"flyweight_workers 0.0" in text
+    newest = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert write_metrics(EMPTY, {}, newest)[1].startswith("application/openmetrics-text; version=1.0.0")

@@ -1,11 +1,14 @@
 """Who may do what: tokens, their end, their renewal without a restart, administrators, addresses, TLS."""
 
+import asyncio
 import ssl
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPSConnection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import orjson
@@ -15,7 +18,9 @@ from running_service import body_of, request, started
 from tritonclient.utils import InferenceServerException
 
 from flyweight.errors import InputError
-from flyweight.serving.access import Access, Origin, check_binding, is_admin, is_loopback
+from flyweight.serving.access import PASSED_ON, Access, Origin, check_binding, is_admin, is_loopback
+from flyweight.serving.grpc_guard import _origin as grpc_origin
+from flyweight.serving.http_guard import guarded
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.security import Security
 from flyweight.serving.tls import check_certificate
@@ -68,10 +73,12 @@ def test_token_file_is_read_again_and_a_bad_one_changes_nothing(
         (f"{USER}\nshort\n", "line 2: give TOKEN of 16 letters or more, then EXPIRES or nothing; seen 5 letters"),
         (f"{USER} 2027-13-01", "line 1: '2027-13-01' is no moment"),
         (f"{USER} 2027-01-01 12:00", "seen 3 words"),
+        (f"\ufeff{USER}", "line 1: the token holds letters outside of ASCII, which no header can carry"),
+        (f"{USER[:-1]}\u00fc", "line 1: the token holds letters outside of ASCII"),
     ],
 )
 def test_bad_token_file_is_told_without_its_tokens(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "tokens").write_text(text)
+    (tmp_path / "tokens").write_text(text, "utf-8")
     with pytest.raises(InputError, match=said) as refused:
         read_tokens(tmp_path / "tokens")
     assert USER not in str(refused.value)
@@ -91,6 +98,25 @@ def test_admin_without_tokens_comes_from_this_machine_alone() -> None:
     assert is_loopback("::ffff:127.0.0.1")
     assert not is_loopback("")
     assert is_admin("/v1/admin/models")
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_what_a_proxy_passed_on_is_not_from_this_machine(name: str) -> None:
+    sent = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def passed(*_: Any) -> None:
+        raise AssertionError("it must not pass")
+
+    scope = {"type": "http", "path": UNLOAD, "client": ("127.0.0.1", 5), "headers": [(name.encode(), b"x")]}
+    desk: Any = SimpleNamespace(refuse=lambda *_: None)
+    asyncio.run(guarded(passed, Access(Security()), desk)(scope, None, send))
+    assert sent[0]["status"] == 403
+    metadata = grpc_origin({name: "x"}, "ipv4:127.0.0.1:5")
+    assert metadata.forwarded
+    assert metadata.address == "127.0.0.1"
 
 
 def test_binding_to_a_network_needs_tokens_or_insecure(tmp_path: Path) -> None:
@@ -138,6 +164,12 @@ def test_guarded_service_over_tls(hoisted: Path, tmp_path: Path, certificate: tu
         assert ask("POST", INFER)[::2] == (401, 'Bearer realm="flyweight"')
         for path in ("/v1/status", "/metrics", "/docs", "/openapi.json", "/v2", "/none"):
             assert ask("GET", path)[0] == 401
+        document = orjson.loads(ask("GET", "/openapi.json", USER)[1])
+        for path, methods in document["paths"].items():
+            for method, route in methods.items():
+                told = ask(method.upper(), path.replace("{model}", "ranker").replace("{version}", "1"))[0]
+                assert str(told) in route["responses"], path
+                assert told == (200 if "health" in path else 401)
         assert ask("POST", INFER, USER)[0] == 200
         assert ask("POST", INFER, ADMIN)[0] == 200
         assert ask("POST", UNLOAD, USER)[0] == 401

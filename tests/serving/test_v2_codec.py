@@ -69,8 +69,11 @@ BAD = {
     "NaN": (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}]}', "is no JSON"),
     "a list": (b"[]", "must be a JSON object; seen list"),
     "no inputs": (b"{}", "must have 'inputs', a list of tensors; seen keys []"),
-    "no name": (one(name="none"), "Input 0 must be an object with a 'name'"),
-    "a name that is a number": (one(name=3), "Input 0 must be an object with a 'name'"),
+    "no object": (b'{"inputs":[3]}', "Input 0 must be an object with a 'name'; seen 3"),
+    "no name": (one(name="none"), "Input 0 must have a 'name', a string; seen null"),
+    "a name that is a number": (one(name=3), "Input 0 must have a 'name', a string; seen 3"),
+    "a long name": (one(name="x" * 10**6), "Input 0 has a name of 1,000,000 letters, 'xx"),
+    "a shape of nothing past all": (one(shape=[0, *[2**31 - 1] * 7], data=[]), "is larger than any request; give the"),
     "an unknown datatype": (one(datatype="BF16"), "datatype 'BF16' is not read here; give one of BOOL"),
     "no shape": (one(shape="none"), "shape must be a list of up to 8 whole numbers; seen null"),
     "a negative size": (one(shape=[-1]), "sizes in a shape run from 0 to 2**31 - 1; seen [-1]"),
@@ -79,6 +82,8 @@ BAD = {
     "fractions": (one(data=[1, 2.5]), "INT64 takes whole numbers; seen 2.5"),
     "texts": (one(data=[1, "2"]), "INT64 takes whole numbers; seen '2'"),
     "null": (one(data=[1, None]), "INT64 takes whole numbers; seen null"),
+    "a truth beside numbers": (one(data=[5, True]), "INT64 takes whole numbers; seen True"),
+    "a truth beside fractions": (one(datatype="FP32", data=[0.5, True]), "FP32 takes numbers; seen True"),
     "truths": (one(data=[True, False]), "INT64 takes whole numbers; seen True"),
     "ragged lists": (one(data=[[1], 2]), "mixes lists and values; seen 2 beside a list"),
     "a list beside null": (one(data=[[], None]), "mixes lists and values; seen null beside a list"),
@@ -100,6 +105,35 @@ def test_bad_json_is_refused_in_words(body: bytes, words: str) -> None:
         read_tensors(body, None)
     assert words in str(told.value)
     assert told.value.status.http == 400
+
+
+def test_long_text_beside_many_values_takes_no_memory() -> None:
+    """NumPy gave each of them as much room as the longest has: terabytes."""
+    with pytest.raises(Refusal, match="INT64 takes whole numbers; seen 'aaa"):
+        read_tensors(one(data=["a" * 10**6, *[""] * 10**6]), None)
+
+
+DEEP = b"[" * 1010 + b"1" + b"]" * 1010
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":' + DEEP + b"}",
+        b'{"inputs":[' + DEEP + b"]}",
+        b'{"inputs":{"a":' + DEEP + b"}}",
+        one().replace(b"[1,2]", DEEP),
+        one().replace(b'"shape":[2]', b'"shape":' + DEEP),
+        one().replace(b'"INT64"', DEEP),
+        one()[:-1] + b',"outputs":[' + DEEP + b"]}",
+        one()[:-1] + b',"outputs":[{"name":' + DEEP + b"}]}",
+        one().replace(b'"data"', b'"parameters":{"binary_data_size":' + DEEP + b'},"data"'),
+    ],
+)
+def test_deep_value_is_told_in_few_letters(body: bytes) -> None:
+    with pytest.raises(Refusal, match=r"\[\.\.\.\]") as told:
+        read_tensors(body, None)
+    assert len(str(told.value)) < 300
 
 
 def test_twice_the_same_input_is_refused() -> None:

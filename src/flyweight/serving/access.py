@@ -14,6 +14,10 @@ OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 ADMIN_PATHS = ("/v2/repository/models/", "/v1/admin/")
 
 
+#: Headers of which proxies add one or more to what they pass on.
+PASSED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a request comes from.

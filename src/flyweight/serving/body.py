@@ -31,13 +31,14 @@ async def read_body(receive: Receive, declared: int | None, most: int, seconds: 
     """
     if declared is not None and declared > most:
         raise _too_large(declared, most)
-    message = await _timely(receive, seconds)
+    end = asyncio.get_running_loop().time() + seconds
+    message = await _timely(receive, end)
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         return _whole(body, most)
-    parts, size, end = [body], len(body), asyncio.get_running_loop().time() + seconds
+    parts, size = [body], len(body)
     while message.get("more_body"):
-        message = await _timely(receive, end - asyncio.get_running_loop().time())
+        message = await _timely(receive, end)
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > most:
@@ -46,9 +47,9 @@ async def read_body(receive: Receive, declared: int | None, most: int, seconds: 
     return b"".join(parts)
 
 
-async def _timely(receive: Receive, seconds: float) -> Message:
+async def _timely(receive: Receive, end: float) -> Message:
     try:
-        async with asyncio.timeout(max(seconds, 0)):
+        async with asyncio.timeout_at(end):
             message = await receive()
     except TimeoutError:
         raise Refusal("The request's body did not come whole in time (--read-timeout).", "slow") from None

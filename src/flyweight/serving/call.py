@@ -54,7 +54,7 @@ class Takes:
         model: its name, for errors.
         asked, offered: for each input of a request, and of candidates, whether it holds ids.
         open: whether an input has a dimension of any length, so that calls may differ in it.
-        flat: whether inputs have rows of their own, so that a call is a flat batch and no other joins it.
+        flat: inputs that have rows of their own; where there are any, a call is a flat batch and no other joins it.
         most: candidates that one call may have.
         vocabularies: what strings mean.
         unknown: inputs that have an id for values outside of their vocabulary.
@@ -64,7 +64,7 @@ class Takes:
     asked: Mapping[str, bool]
     offered: Mapping[str, bool]
     open: bool
-    flat: bool
+    flat: frozenset[str]
     most: int
     vocabularies: Vocabularies
     unknown: frozenset[str]
@@ -79,7 +79,7 @@ def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) 
         {name: ids[name] for name, entry in inputs.items() if entry.role == "request"},
         {name: ids[name] for name, entry in inputs.items() if entry.role != "request"},
         any(None in entry.shape for entry in inputs.values()),
-        bool(ranker.bundle.graph.flat),
+        ranker.bundle.graph.flat,
         most,
         vocabularies,
         frozenset(name for name, entry in inputs.items() if entry.unknown is not None),
@@ -112,7 +112,7 @@ def fitted_call(takes: Takes, tensors: Tensors) -> Call:
 
 def _each_once(takes: Takes, inputs: Mapping[str, Array]) -> bool:
     """Return whether an input of the request has one row, so that nothing hangs on its values."""
-    return takes.flat or not takes.offered or all(len(inputs[name]) == 1 for name in takes.asked)
+    return bool(takes.flat) or not takes.offered or all(len(inputs[name]) == 1 for name in takes.asked)
 
 
 def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
@@ -130,30 +130,34 @@ def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
     ):
         _refuse_names(takes, inputs)
     for name, array in inputs.items():
+        if not array.ndim:
+            raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
         if array.dtype == object:
             if not takes.asked.get(name, takes.offered.get(name)):
                 raise Refusal(f"Input {name!r} takes numbers; seen BYTES.")
             inputs[name] = takes.vocabularies.ids_of(name, array, name in takes.unknown)
-        elif not array.ndim:
-            raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
     asked = {name: inputs[name] for name in takes.asked}
     offered = {name: inputs[name] for name in takes.offered}
     rows = _rows(takes, offered or asked)
     if index is not None:
-        return Call(asked, offered, rows, _offsets(index, asked, rows), _kind(takes, inputs))
+        return Call(asked, offered, rows, _offsets(takes, index, asked, rows), _kind(takes, asked, offered))
     if offered and not takes.flat:
         asked = {name: array if len(array) == 1 else _once(name, array, rows) for name, array in asked.items()}
-    return Call(asked, offered, rows, None, _kind(takes, inputs))
+    return Call(asked, offered, rows, None, _kind(takes, asked, offered))
 
 
 def _rows(takes: Takes, arrays: Mapping[str, Array]) -> int:
-    """Return how many rows arrays have, all as many."""
+    """Return how many rows arrays have, all as many but for flat ones: a bag may hold nothing."""
     first, rows = "", -1
     for name, array in arrays.items():
+        if name in takes.flat:
+            continue
         if rows < 0:
             first, rows = name, len(array)
-        elif len(array) != rows and not takes.flat:
+        elif len(array) != rows:
             raise Refusal(f"Inputs differ in length: {first!r} has {rows:,} rows and {name!r} {len(array):,}.")
+    if rows < 0:  # nothing is cut by row: one batch, whatever is in it
+        return 1
     if rows == 0:
         raise Refusal(f"Input {first!r} has 0 rows: there is nothing to score. Give 1 to {takes.most:,} candidates.")
     if rows > takes.most:
@@ -172,7 +176,10 @@ def _once(name: str, array: Array, rows: int) -> Array:
             f"Input {name!r} belongs to the request and has {len(array):,} rows for {rows:,} candidates; give one row "
             f"(leading dimension 1), or {REQUEST_INDEX!r} for several requests at once."
         )
-    differs = (array != array[:1]).reshape(rows, -1).any(1)
+    differs = array != array[:1]
+    if array.dtype.kind == "f":  # NaN is told as such later, not as a row that differs from another of NaN
+        differs &= ~(np.isnan(array) & np.isnan(array[:1]))
+    differs = differs.reshape(rows, -1).any(1)
     if differs.any():
         row = int(differs.argmax())
         raise Refusal(
@@ -182,11 +189,12 @@ def _once(name: str, array: Array, rows: int) -> Array:
     return array[:1]
 
 
-def _offsets(index: Array, asked: Mapping[str, Array], rows: int) -> Array:
+def _offsets(takes: Takes, index: Array, asked: Mapping[str, Array], rows: int) -> Array:
     """Return where each request's candidates begin."""
-    if not asked:
-        raise Refusal(f"{REQUEST_INDEX!r} was given, and the model takes no inputs of a request; leave it out.")
-    name, requests = next((name, len(array)) for name, array in asked.items())
+    if not asked or not takes.offered or takes.flat:
+        what = "flat batches alone" if takes.flat else "no candidates" if asked else "no inputs of a request"
+        raise Refusal(f"{REQUEST_INDEX!r} was given, and model {takes.model!r} takes {what}; leave it out.")
+    name, requests = _requests(takes, asked)
     if index.shape != (rows,) or index.dtype.kind not in "iu":
         raise Refusal(
             f"Input {REQUEST_INDEX!r} is {datatype_of(index.dtype)} of shape {list(index.shape)}; INT64 of shape "
@@ -201,11 +209,37 @@ def _offsets(index: Array, asked: Mapping[str, Array], rows: int) -> Array:
     return np.searchsorted(index, np.arange(requests + 1)).astype(np.int64)
 
 
-def _kind(takes: Takes, inputs: Mapping[str, Array]) -> tuple[Any, ...] | None:
-    """Return what calls must agree in to be joined: the lengths of open dimensions; None where none may join."""
+def _requests(takes: Takes, asked: Mapping[str, Array]) -> tuple[str, int]:
+    """Return how many requests there are, and an input that says so.
+
+    All inputs must agree: joined with other calls, a row too many of one would be taken for the next caller's.
+    """
+    first, requests = next((name, len(array)) for name, array in asked.items())
+    for name, array in asked.items():
+        if len(array) != requests:
+            raise Refusal(
+                f"Inputs of the requests differ in length: {first!r} has {requests:,} rows and {name!r} {len(array):,}."
+            )
+    if requests > takes.most:
+        raise Refusal(
+            f"{requests:,} requests in one call; model {takes.model!r} takes up to {takes.most:,} at once "
+            "(--max-candidates). Send them in parts.",
+            "too_large",
+        )
+    return first, requests
+
+
+def _kind(takes: Takes, asked: Mapping[str, Array], offered: Mapping[str, Array]) -> tuple[Any, ...] | None:
+    """Return what calls must agree in to be joined: their types, and the lengths of open dimensions.
+
+    Joined, numbers of two types would become those of a third, which is not right for all: truths among ids would pass
+    for 0 and 1, whole numbers past 2^53 beside unsigned ones lose their last digits. None where none may join.
+    """
     if takes.flat:
         return None
-    return tuple(array.shape[1:] for array in inputs.values()) if takes.open else ()
+    arrays = (*asked.values(), *offered.values())
+    types = "".join([array.dtype.char for array in arrays])
+    return (types, *(array.shape[1:] for array in arrays)) if takes.open else (types,)
 
 
 def _refuse_names(takes: Takes, inputs: Mapping[str, Array]) -> None:
@@ -213,7 +247,7 @@ def _refuse_names(takes: Takes, inputs: Mapping[str, Array]) -> None:
     shown = ", ".join(map(repr, due[:12])) + (f" and {len(due) - 12} more" if len(due) > 12 else "")
     for name in inputs:
         if name not in takes.asked and name not in takes.offered:
-            near = get_close_matches(name, due, 1, 0.6)
+            near = get_close_matches(name[:80], due, 1, 0.6)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise Refusal(f"Input {name[:80]!r} is not one of model {takes.model!r}{hint}. It takes {shown}.")
     lost = next(name for name in due if name not in inputs)

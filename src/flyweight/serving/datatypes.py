@@ -5,12 +5,13 @@ Types".
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyweight.serving.refusal import Refusal
+from flyweight.serving.refusal import Refusal, shown
 
 Array = NDArray[Any]
 #: Strings have no NumPy type of one size: `BYTES` stands beside these.
@@ -43,60 +44,53 @@ def array_of_values(name: str, datatype: str, values: Any) -> Array:
     if not isinstance(values, list):
         raise Refusal(f"Input {name!r}: data must be a list; seen {type(values).__name__}.")
     flat = values
-    while flat and isinstance(flat[0], list):
+    for _ in range(MAX_DIMENSIONS):
+        if not (flat and isinstance(flat[0], list)):
+            break
         flat = _flattened(name, flat)
     if datatype == BYTES:
-        odd = [one for one in flat if not isinstance(one, str)]
-        if odd:
-            raise Refusal(f"Input {name!r}: BYTES takes strings; seen {_short(odd[0])}.")
+        if set(map(type, flat)) - {str}:
+            odd = next(one for one in flat if not isinstance(one, str))
+            raise Refusal(f"Input {name!r}: BYTES takes strings; seen {shown(odd)}.")
         return np.array(flat, dtype=object)
     return _numbers(name, datatype, flat)
 
 
 def _flattened(name: str, values: list[Any]) -> list[Any]:
-    odd = [one for one in values if not isinstance(one, list)]
-    if odd:
-        raise Refusal(f"Input {name!r}: data mixes lists and values; seen {_short(odd[0])} beside a list.")
+    if set(map(type, values)) != {list}:
+        odd = next(one for one in values if not isinstance(one, list))
+        raise Refusal(f"Input {name!r}: data mixes lists and values; seen {shown(odd)} beside a list.")
     return [value for row in values for value in row]
 
 
 def _numbers(name: str, datatype: str, values: list[Any]) -> Array:
-    """Return numbers; NumPy makes whole numbers of fractions where it is told a type, so it is not told one."""
+    """Return numbers, whose kinds are looked at before NumPy sees them.
+
+    It would make whole numbers of fractions and of truths, and of one long text beside many short ones an array in
+    which each has as much room as the longest: terabytes from a body of megabytes.
+    """
     dtype = DATATYPES[datatype]
-    if not values:
-        return np.empty(0, dtype)
+    takes, words = _TAKES[dtype.kind]
+    if not takes.issuperset(map(type, values)):
+        odd = next(one for one in values if type(one) not in takes)
+        raise Refusal(f"Input {name!r}: {datatype} takes {words}; seen {shown(odd)}.")
     try:
-        array = np.asarray(values)
-        if datatype == "UINT64" and array.dtype.kind in "fO" and all(type(value) is int for value in values):
-            array = np.array(values, dtype)  # beside small ones, NumPy makes floats of numbers past int64
-    except (ValueError, TypeError, OverflowError):
-        array = np.empty(0, object)
-    takes = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
-    if array.ndim != 1 or array.dtype.kind not in takes:
-        raise Refusal(f"Input {name!r}: {datatype} takes {_WORDS[dtype.kind]}; seen {_odd(values, dtype.kind)}.")
-    if dtype.kind in "iu":
+        with np.errstate(over="ignore"):  # what becomes infinite is refused by the model's own check of its numbers
+            return np.array(values, dtype)
+    except OverflowError:
         limits = np.iinfo(dtype)
-        low, high = int(array.min()), int(array.max())
-        if low < limits.min or high > limits.max:
-            raise Refusal(f"Input {name!r}: {datatype} holds {limits.min} to {limits.max}; seen {low} to {high}.")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused by the model's own check of its numbers
-        return array.astype(dtype, copy=False)
+        raise Refusal(
+            f"Input {name!r}: {datatype} holds {limits.min} to {limits.max}; seen {min(values)} to {max(values)}."
+        ) from None
 
 
-_WORDS = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
-
-
-def _odd(values: Sequence[Any], kind: str) -> str:
-    fits: tuple[type, ...] = {"b": (bool,), "f": (int, float)}.get(kind, (int,))
-    for value in values:
-        if not isinstance(value, fits) or (kind != "b" and isinstance(value, bool)):
-            return _short(value)
-    return f"numbers from {_short(min(values))} to {_short(max(values))}"
-
-
-def _short(value: Any) -> str:
-    words = "null" if value is None else repr(value)
-    return words if len(words) < 60 else words[:57] + "..."
+#: What each kind of NumPy's types takes, of the types that JSON has.
+_TAKES: dict[str, tuple[frozenset[type], str]] = {
+    "b": (frozenset({bool}), "true and false"),
+    "i": (frozenset({int}), "whole numbers"),
+    "u": (frozenset({int}), "whole numbers"),
+    "f": (frozenset({int, float}), "numbers"),
+}
 
 
 def array_of_bytes(name: str, datatype: str, raw: bytes | memoryview, elements: int) -> Array:
@@ -146,7 +140,7 @@ def _text(name: str, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise Refusal(f"Input {name!r}: strings must be UTF-8; seen {_short(data)}.") from None
+        raise Refusal(f"Input {name!r}: strings must be UTF-8; seen {shown(data)}.") from None
 
 
 def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
@@ -158,13 +152,31 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     if type(shape) is list and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] < 2**31:
         return (shape[0],)  # what almost all are, and each request has dozens
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or any(type(size) is not int for size in shape):
-        raise Refusal(f"Input {name!r}: shape must be a list of up to 8 whole numbers; seen {_short(shape)}.")
+        raise Refusal(f"Input {name!r}: shape must be a list of up to 8 whole numbers; seen {shown(shape)}.")
     if any(not 0 <= size < 2**31 for size in shape):
-        raise Refusal(f"Input {name!r}: sizes in a shape run from 0 to 2**31 - 1; seen {_short(shape)}.")
+        raise Refusal(f"Input {name!r}: sizes in a shape run from 0 to 2**31 - 1; seen {shown(shape)}.")
+    if prod(max(size, 1) for size in shape) >= MOST_ELEMENTS:  # NumPy has no such shape, though a 0 in it be no values
+        raise Refusal(f"Input {name!r}: shape {shape} is larger than any request; give the shape of the values sent.")
     return tuple(shape)
 
 
+def checked_name(name: Any, place: int) -> str:
+    """Return the name of a request's input, `place` counted from 0.
+
+    Raises:
+        Refusal: it is no string, or so long that looking for the input meant would take seconds.
+    """
+    if not isinstance(name, str):
+        raise Refusal(f"Input {place} must have a 'name', a string; seen {shown(name)}.")
+    if len(name) > LONGEST_NAME:
+        raise Refusal(
+            f"Input {place} has a name of {len(name):,} letters, {shown(name)}; at most {LONGEST_NAME:,} are read."
+        )
+    return name
+
+
 MAX_DIMENSIONS = 8
+MOST_ELEMENTS, LONGEST_NAME = 2**48, 1024
 
 
 def check_datatype(name: str, datatype: Any) -> None:
@@ -175,7 +187,7 @@ def check_datatype(name: str, datatype: Any) -> None:
     """
     if not isinstance(datatype, str) or (datatype not in DATATYPES and datatype != BYTES):
         raise Refusal(
-            f"Input {name!r}: datatype {_short(datatype)} is not read here; give one of {', '.join(DATATYPES)}, BYTES."
+            f"Input {name!r}: datatype {shown(datatype)} is not read here; give one of {', '.join(DATATYPES)}, BYTES."
         )
 
 

@@ -6,6 +6,7 @@ numbers, and these are made metrics when someone asks.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -17,6 +18,7 @@ from flyweight.serving.recent import Recent, recent_of
 from flyweight.serving.score_reference import noise_of, stability_index
 from flyweight.serving.series import HISTOGRAMS
 
+_ODD_VERSION = re.compile(r"version=(?!\d{1,4}\.\d{1,4}\.\d{1,4} *(?:[;,]|$))")
 References = Mapping[str, Mapping[str, tuple[list[int], float]]]
 QUANTILES = (0.5, 0.95, 0.99)
 #: Moments that the quantiles are of: a minute.
@@ -46,7 +48,8 @@ def write_metrics(snapshot: Snapshot, references: References, accept: str) -> tu
 
     registry = CollectorRegistry()
     registry.register(Collected())
-    encode, content_type = choose_encoder(accept)
+    # Of a version that is none the library makes a fault of the service; who names one gets the oldest form.
+    encode, content_type = choose_encoder("" if _ODD_VERSION.search(accept) else accept)
     return encode(registry), content_type
 
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from flyweight.serving.access import Access, Origin
+from flyweight.serving.access import PASSED_ON, Access, Origin
 from flyweight.serving.answering import Desk
-from flyweight.serving.caller import Caller
+from flyweight.serving.grpc_caller import caller_of_call, metadata_of
 from flyweight.serving.refusal import Refusal
 
 #: Asked by what starts and stops services, which has no tokens.
@@ -37,14 +37,14 @@ def _guarded(call: Callable[[Any, Any], Awaitable[Any]], admin: bool, access: Ac
     from grpc import StatusCode
 
     async def guarded(request: Any, context: Any) -> Any:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = metadata_of(context)
         try:
             (access.check_admin if admin else access.check_use)(_origin(metadata, context.peer()))
         except Refusal as found:
             refusal = found
         else:
             return await call(request, context)
-        desk.refuse("grpc", "", refusal, Caller())
+        desk.refuse("grpc", "", refusal, caller_of_call(context))
         await context.abort(StatusCode[refusal.status.grpc], str(refusal))
         raise AssertionError("abort raises")
 
@@ -55,5 +55,5 @@ def _origin(metadata: dict[str, str], peer: str) -> Origin:
     """Return where a call comes from; `peer` is "ipv4:127.0.0.1:1234", "ipv6:[::1]:1234" or "unix:..."."""
     kind, _, rest = unquote(peer).partition(":")
     address = rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
-    forwarded = "forwarded" in metadata or "x-forwarded-for" in metadata
+    forwarded = any(name in metadata for name in PASSED_ON)
     return Origin(address, metadata.get("authorization", ""), forwarded)

@@ -1,20 +1,25 @@
 """The protocol v2 over gRPC, on the worker's own event loop and through the same queues as HTTP."""
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
 from flyweight.errors import FlyweightError
 from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
-from flyweight.serving.caller import Caller, clean_id
+from flyweight.serving.grpc_caller import caller_of_call
 from flyweight.serving.grpc_messages import CALLS, SERVICE, messages
 from flyweight.serving.grpc_tensors import read_message, write_message
 from flyweight.serving.metadata import describe_server
 from flyweight.serving.refusal import Refusal, refusal_of
+from flyweight.serving.tensors import Tensors
 from flyweight.serving.tls import grpc_credentials
 
+logger = logging.getLogger("flyweight.serving")
 Call = Callable[[Any, Any], Awaitable[Any]]
 #: Seconds that calls may take at the end before they are cut off.
 LAST_SECONDS = 30.0
@@ -68,17 +73,13 @@ class GrpcService:
         return self._messages["ModelMetadataResponse"](**served.describe(versions))
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
-        caller = _caller(context)
+        caller = caller_of_call(context)
         try:
             tensors = read_message(request)
         except FlyweightError as error:
             self._desk.refuse("grpc", request.model_name, refusal_of(error), caller)
             raise
-        remaining = context.time_remaining()
-        if remaining is not None:  # the caller's own deadline: later nobody waits for the scores
-            asked = tensors.parameters.get("timeout") or math.inf
-            soon = {"timeout": min(asked, max(remaining * 1e6, 1.0))}
-            tensors = replace(tensors, parameters={**tensors.parameters, **soon})
+        tensors = _in_time(tensors, context.time_remaining())
         told = await self._desk.answer("grpc", request.model_name, request.model_version or None, tensors, caller)
         return write_message(request.model_name, told)
 
@@ -144,8 +145,7 @@ def _handlers(service: GrpcService) -> Any:
         SERVICE,
         {
             name: grpc.unary_unary_rpc_method_handler(
-                _guarded(call),
-                request_deserializer=known[f"{name}Request"].FromString,
+                _guarded(call, known[f"{name}Request"]),
                 response_serializer=known[f"{name}Response"].SerializeToString,
             )
             for name, call in calls.items()
@@ -153,25 +153,46 @@ def _handlers(service: GrpcService) -> Any:
     )
 
 
-def _caller(context: Any) -> Caller:
-    """Return who asks, as the call's metadata says."""
-    told = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return Caller(clean_id(told.get("x-request-id", "")), told.get("traceparent", ""))
+def _in_time(tensors: Tensors, remaining: float | None) -> Tensors:
+    """Return tensors that wait no longer than their caller, whose own deadline passes in `remaining` seconds."""
+    asked = tensors.parameters.get("timeout")
+    if asked != asked:
+        raise Refusal("Parameter timeout must be microseconds, a whole number; seen NaN.")
+    if remaining is None or not isinstance(asked, (int, float, type(None))):  # the desk refuses what is no number
+        return tensors
+    soon = {"timeout": min(asked or math.inf, max(remaining * 1e6, 1.0))}
+    return replace(tensors, parameters={**tensors.parameters, **soon})
 
 
-def _guarded(call: Call) -> Call:
-    """Return a call whose errors have the protocol's code, their words and a hint when to come again."""
+def _guarded(call: Call, message: Any) -> Call:
+    """Return a call that reads its message, and whose errors have the protocol's code, their words and a hint when to
+    come again.
+
+    Args:
+        message: the class of what it takes. gRPC's own reading tells callers of an exception of Python's.
+    """
     from grpc import StatusCode
 
-    async def guarded(request: Any, context: Any) -> Any:
+    async def guarded(request: bytes, context: Any) -> Any:
         try:
-            return await call(request, context)
+            return await call(_read(message, request), context)
         except FlyweightError as error:
             refusal = refusal_of(error)
+        except Exception:  # the last stop: whatever it is, the caller gets an answer of the protocol
+            logger.exception("A call over gRPC failed")
+            refusal = Refusal("A fault of the service; its log says more.", "failed")
         await context.abort(StatusCode[refusal.status.grpc], str(refusal), _hint(refusal))
         raise AssertionError("abort raises")
 
     return guarded
+
+
+def _read(message: Any, data: bytes) -> Any:
+    try:
+        return message.FromString(data)
+    except DecodeError:
+        name = message.DESCRIPTOR.name
+        raise Refusal(f"The {len(data):,} bytes of the call are no {name} of the protocol.") from None
 
 
 def _hint(refusal: Refusal) -> tuple[tuple[str, str], ...]:

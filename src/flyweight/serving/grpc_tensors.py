@@ -13,6 +13,7 @@ from flyweight.serving.datatypes import (
     array_of_bytes,
     array_of_values,
     check_datatype,
+    checked_name,
     checked_shape,
     datatype_of,
 )
@@ -48,7 +49,7 @@ def read_message(message: Any) -> Tensors:
         raise Refusal(f"raw_input_contents has {len(raw)} entries for {len(listed)} inputs; give one for each.")
     inputs: dict[str, NDArray[Any]] = {}
     for place, entry in enumerate(listed):
-        if entry.name in inputs:
+        if checked_name(entry.name, place) in inputs:
             raise Refusal(f"Input {entry.name!r} is given twice; give it once.")
         inputs[entry.name] = _array(entry, raw[place] if raw else None)
     for output in message.outputs:
@@ -101,7 +102,8 @@ def _value(parameter: Any) -> Any:
 def write_message(model: str, told: Answered) -> Any:
     """Return the `ModelInferResponse` of scored candidates, the scores as raw bytes."""
     scores = np.ascontiguousarray(told.scores)
-    answer = messages()["ModelInferResponse"](model_name=model, model_version=told.version, id=told.request_id)
+    own = "" if told.tensors is None else told.tensors.id  # given back as it came, whatever the metadata's
+    answer = messages()["ModelInferResponse"](model_name=model, model_version=told.version, id=own or told.request_id)
     answer.outputs.add(name=SCORES, datatype=datatype_of(scores.dtype), shape=scores.shape)
     answer.raw_output_contents.append(scores.tobytes())
     return answer

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flyweight.serving.access import OPEN_PATHS, Access, Origin, is_admin
+from flyweight.serving.access import OPEN_PATHS, PASSED_ON, Access, Origin, is_admin
 from flyweight.serving.answering import Desk
 from flyweight.serving.caller import caller_of
 from flyweight.serving.infer_route import App, send_refusal
@@ -37,10 +37,13 @@ def guarded(app: App, access: Access, desk: Desk) -> App:
     return guard
 
 
+_PASSED_ON = frozenset(name.encode() for name in PASSED_ON)
+
+
 def _origin(scope: Any, headers: dict[bytes, bytes]) -> Origin:
     def told(name: bytes) -> str:
         return headers.get(name, b"").decode("latin-1")
 
     client = scope.get("client")
-    forwarded = b"forwarded" in headers or b"x-forwarded-for" in headers
+    forwarded = not _PASSED_ON.isdisjoint(headers)
     return Origin(client[0] if client else "", told(b"authorization"), forwarded, told(b"origin"), told(b"host"))

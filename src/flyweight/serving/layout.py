@@ -14,8 +14,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from flyweight.serving.datatypes import DATATYPES, array_of_bytes, array_of_values, check_datatype, checked_shape
-from flyweight.serving.refusal import Refusal
+from flyweight.serving.datatypes import (
+    DATATYPES,
+    array_of_bytes,
+    array_of_values,
+    check_datatype,
+    checked_name,
+    checked_shape,
+)
+from flyweight.serving.refusal import Refusal, shown
 
 Array = NDArray[Any]
 SCORES = "scores"
@@ -157,9 +164,9 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _name(entry: Any, seen: Mapping[str, Any]) -> str:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise Refusal(f"Input {len(seen)} must be an object with a 'name'; seen {str(entry)[:60]}.")
-    name: str = entry["name"]
+    if not isinstance(entry, dict):
+        raise Refusal(f"Input {len(seen)} must be an object with a 'name'; seen {shown(entry)}.")
+    name = checked_name(entry.get("name"), len(seen))
     if name in seen:
         raise Refusal(f"Input {name!r} is given twice; give it once.")
     return name
@@ -192,7 +199,7 @@ def _binary_size(name: str, entry: Mapping[str, Any]) -> int | None:
         raise Refusal(f"Input {name!r}: shared memory is not served here; send the values.")
     size = parameters.get("binary_data_size")
     if size is not None and (type(size) is not int or size < 0):
-        raise Refusal(f"Input {name!r}: binary_data_size must be a whole number of bytes; seen {size!r}.")
+        raise Refusal(f"Input {name!r}: binary_data_size must be a whole number of bytes; seen {shown(size)}.")
     return size
 
 
@@ -218,9 +225,9 @@ def _wants_binary(header: Mapping[str, Any]) -> bool:
     binary = _parameters(header).get("binary_data_output", False)
     for entry in outputs:
         if not isinstance(entry, dict) or not isinstance(parameters := entry.get("parameters", {}), dict):
-            raise Refusal(f"Each output must be an object; seen {str(entry)[:60]}.")
+            raise Refusal(f"Each output must be an object; seen {shown(entry)}.")
         if entry.get("name") != SCORES:
-            raise Refusal(f"Output {entry.get('name')!r} is not known; the one output is {SCORES!r}.")
+            raise Refusal(f"Output {shown(entry.get('name'))} is not known; the one output is {SCORES!r}.")
         if parameters.get("classification"):
             raise Refusal("Output 'scores': classification is not served here; rank the scores, or use /v1/rank.")
         if "shared_memory_region" in parameters:
@@ -230,4 +237,4 @@ def _wants_binary(header: Mapping[str, Any]) -> bool:
 
 
 def _seen(header: Mapping[str, Any]) -> str:
-    return f"keys {sorted(header)[:8]}" if "inputs" not in header else str(header["inputs"])[:60]
+    return f"keys {shown(sorted(header))}" if "inputs" not in header else shown(header["inputs"])

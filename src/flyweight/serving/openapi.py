@@ -19,6 +19,7 @@ VERSION = {**MODEL, "name": "version"}
 _WORDS = {
     400: "Wrong input: what is wrong, what was seen, what was expected.",
     401: "A token is needed, unknown, or has expired.",
+    403: "What is served can be changed from the service's own machine, or with an administrator's token.",
     404: "No such model or version; says which there are.",
     405: "Another method is taken here.",
     408: "The body did not come whole in time.",
@@ -36,18 +37,18 @@ def describe_routes(repository: Repository) -> Json:
     infer, rank = _examples(ready)
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     get = {
-        "/v2": _get("The server's name, version and extensions"),
+        "/v2": _get("The server's name, version and extensions", 401),
         "/v1/status": _get("What is served, its certificates, and its last five minutes", 401),
         "/v1/status/models/{model}/samples": _get("Stored requests to send", 401, 404, 503, parameters=[MODEL]),
         "/v2/health/live": _get("Whether the process runs"),
         "/v2/health/ready": _get("Whether requests are welcome", 503),
-        model: _get("A model's inputs and outputs", 404, 503, parameters=[MODEL]),
-        version: _get("A version's inputs and outputs", 404, 503, parameters=[MODEL, VERSION]),
-        f"{model}/ready": _get("Whether a model is ready", 404, 503, parameters=[MODEL]),
-        f"{version}/ready": _get("Whether a version is ready", 404, 503, parameters=[MODEL, VERSION]),
+        model: _get("A model's inputs and outputs", 401, 404, 503, parameters=[MODEL]),
+        version: _get("A version's inputs and outputs", 401, 404, 503, parameters=[MODEL, VERSION]),
+        f"{model}/ready": _get("Whether a model is ready", 401, 404, 503, parameters=[MODEL]),
+        f"{version}/ready": _get("Whether a version is ready", 401, 404, 503, parameters=[MODEL, VERSION]),
     }
-    scored = (400, 404, 408, 413, 415, 429, 500, 503)
-    changed = (400, 404, 408, 409, 413, 500, 503)
+    scored = (400, 401, 404, 408, 413, 415, 429, 500, 503)
+    changed = (400, 401, 403, 404, 408, 409, 413, 415, 500, 503)
     schema = {"type": "object"}
     post = {
         "/v1/rank": _post("Rank candidates written as objects", "RankRequest", "RankResponse", scored, rank),
@@ -55,7 +56,7 @@ def describe_routes(repository: Repository) -> Json:
         f"{version}/infer": _post(
             "Score candidates with one version", "InferRequest", "InferResponse", scored, infer, [MODEL, VERSION]
         ),
-        "/v2/repository/index": _post("Which models are here", schema, {"type": "array"}, (400, 408, 413)),
+        "/v2/repository/index": _post("Which models are here", schema, {"type": "array"}, (400, 401, 408, 413, 415)),
         "/v2/repository/models/{model}/load": _post("Load a model again", schema, schema, changed, None, [MODEL]),
         "/v2/repository/models/{model}/unload": _post("Unload a model", schema, schema, changed, None, [MODEL]),
     }

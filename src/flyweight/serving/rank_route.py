@@ -14,8 +14,8 @@ from starlette.routing import Route
 from flyweight.serving.answering import Desk
 from flyweight.serving.call import Takes
 from flyweight.serving.caller import REQUEST_ID, Caller, caller_of
-from flyweight.serving.datatypes import BYTES, array_of_values
-from flyweight.serving.refusal import Refusal
+from flyweight.serving.datatypes import BYTES, MAX_DIMENSIONS, array_of_values
+from flyweight.serving.refusal import Refusal, shown
 from flyweight.serving.routes import read_object
 from flyweight.serving.tensors import Tensors
 
@@ -46,16 +46,16 @@ class RankRoute:
         return Response(body, headers=headers, media_type="application/json")
 
     async def _answer(self, request: Request, caller: Caller) -> dict[str, Any]:
-        body: dict[str, Any] = {}
+        model = ""
         try:
-            body.update(await self._read(request))
+            body = await self._read(request)
             model, version = self._model(body), _text(body, "version")
             served = self._desk.repository.answerer(model, version, {})
             inputs = columns_of(served.opened.takes, body.get("request", {}), body.get("candidates"))
             tensors = Tensors(inputs, _text(body, "id") or "", parameters=_timeout(body))
-            top, id_field = _top(body), _text(body, "id_field")
+            top, id_field = _top(body), _id_field(body)
         except Refusal as refusal:
-            self._desk.refuse("rank", str(body.get("model", "")), refusal, caller)
+            self._desk.refuse("rank", model, refusal, caller)
             raise
         told = await self._desk.answer("rank", model, version, tensors, caller)
         assert told.scores is not None
@@ -84,6 +84,9 @@ def columns_of(takes: Takes, request: Any, candidates: Any) -> dict[str, NDArray
     Raises:
         Refusal: a field is missing, unknown or of another kind than the others; says of which candidate.
     """
+    if takes.flat or not takes.offered:
+        why = "takes no candidates" if not takes.offered else "has inputs with lengths of their own"
+        raise Refusal(f"Model {takes.model!r} {why}, so there is nothing to rank; send tensors to /v2.")
     if not isinstance(request, dict):
         raise Refusal(f"'request' must be an object of the request's fields; seen {type(request).__name__}.")
     if not isinstance(candidates, list) or not candidates:
@@ -104,7 +107,7 @@ def columns_of(takes: Takes, request: Any, candidates: Any) -> dict[str, NDArray
 def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) -> None:
     for name in given:
         if name not in due and name != ID:
-            near = get_close_matches(name, due, 1, 0.6)
+            near = get_close_matches(name[:80], due, 1, 0.6)  # of megabytes it takes seconds
             hint = f"; the nearest is {near[0]!r}" if near else f"; it takes {', '.join(list(due)[:12]) or 'none'}"
             raise Refusal(f"{where} has the field {name[:60]!r}, which the model does not take{hint}.")
     lost = next((name for name in due if name not in given), None)
@@ -115,7 +118,7 @@ def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) ->
 def _column(name: str, values: list[Any]) -> NDArray[Any]:
     """Return a field's values, one a row: numbers, truths, texts, or lists of these of one shape."""
     flat, shape = values, [len(values)]
-    while isinstance(flat[0], list):
+    while isinstance(flat[0], list) and len(shape) < MAX_DIMENSIONS:
         lengths = {len(one) if isinstance(one, list) else -1 for one in flat}
         if len(lengths) != 1 or -1 in lengths:
             raise Refusal(f"Field {name!r} differs in length from place to place; pad it to one length.")
@@ -141,25 +144,34 @@ def _as_texts(values: list[Any]) -> list[Any]:
 
 
 def rank_scores(
-    scores: NDArray[Any], candidates: list[dict[str, Any]], top: int, id_field: str | None
+    scores: NDArray[Any], candidates: list[dict[str, Any]], top: int, id_field: str
 ) -> list[dict[str, Any]]:
     """Return the best candidates, best first; equal scores keep the order in which they came.
 
     Raises:
-        Refusal: there are several scores a candidate, or a candidate lacks the field that names it.
+        Refusal: there are several scores a candidate.
     """
     if scores.ndim != 1:
         raise Refusal(f"The model gives {scores.shape[1:]} scores a candidate, which are no ranking; use /v2.")
-    field = id_field or ID
-    if id_field is not None and id_field not in candidates[0]:
-        raise Refusal(f"id_field {id_field!r} is no field of the candidates; seen {', '.join(sorted(candidates[0]))}.")
     ranked = []
     for place in np.argsort(-scores, kind="stable")[:top].tolist():
         one = {"index": place, "score": scores[place]}
-        if field in candidates[place]:
-            one[ID] = candidates[place][field]
+        if id_field in candidates[place]:
+            one[ID] = candidates[place][id_field]
         ranked.append(one)
     return ranked
+
+
+def _id_field(body: Mapping[str, Any]) -> str:
+    """Return the candidates' field that is given back as their id; one that was asked for must be in each."""
+    field = _text(body, "id_field")
+    if field is None:
+        return ID
+    for place, candidate in enumerate(body["candidates"]):
+        if field not in candidate:
+            seen = ", ".join(sorted(candidate))
+            raise Refusal(f"id_field {field[:60]!r} is no field of candidate {place}; it has {seen}.")
+    return field
 
 
 def _top(body: Mapping[str, Any]) -> int:
@@ -167,7 +179,7 @@ def _top(body: Mapping[str, Any]) -> int:
     if top is None:
         return len(body["candidates"])
     if type(top) is not int or top < 1:
-        raise Refusal(f"top_k must be a whole number from 1 on; seen {top!r}.")
+        raise Refusal(f"top_k must be a whole number from 1 on; seen {shown(top)}.")
     return top
 
 
@@ -183,5 +195,5 @@ def _timeout(body: Mapping[str, Any]) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise Refusal(f"timeout_ms must be milliseconds, a number above 0; seen {value!r}.")
+        raise Refusal(f"timeout_ms must be milliseconds, a number above 0; seen {shown(value)}.")
     return {"timeout": value * 1e3}

@@ -1,7 +1,8 @@
 """Why a request was not answered: one exception, with the status that HTTP and gRPC give it."""
 
+import reprlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flyweight.errors import FlyweightError
 
@@ -61,3 +62,20 @@ def refusal_of(error: FlyweightError) -> Refusal:
     if isinstance(error, Refusal):
         return error
     return Refusal(str(error), "invalid" if isinstance(error, ValueError) else "failed")
+
+
+def shown(value: Any) -> str:
+    """Return what a caller sent as a few letters for an error, however large it is or deep.
+
+    `repr` writes all of it out, and fails where lists lie a thousand deep.
+
+    Example:
+        >>> shown([1, [2, [3, [4, [5]]]]]), shown(None)
+        ('[1, [2, [3, [...]]]]', 'null')
+    """
+    return "null" if value is None else _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 4, 8, 4
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60

@@ -1,4 +1,4 @@
-"""Logs as lines of JSON on stderr: what happens to the service, and where wanted a line for each request.
+"""Logs as lines of JSON or of text on stderr: what happens to the service, and where wanted a line for each request.
 
 A line never holds what a request carried: no values, no scores, no tokens.
 """
@@ -32,19 +32,40 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        line = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "process": self._process,
             "pid": record.process,
         }
-        line |= getattr(record, "fields", {})
-        if hasattr(record, "request_id"):
-            line["request_id"] = record.request_id
+        line |= _more(record)
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """Writes a record as a line for people, with all that a line of JSON has of a request.
+
+    Args:
+        process: of what kind it is; a worker's lines say which.
+    """
+
+    def __init__(self, process: str) -> None:
+        where = f" {process} {{process}}" if process == "worker" else ""
+        super().__init__(f"{{levelname}}{where}: {{message}}", style="{")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line; names that callers gave are spelled in ASCII, so that none of them looks like a line."""
+        more = (f" {name}={value!a}" for name, value in _more(record).items())
+        return super().formatMessage(record) + "".join(more)
+
+
+def _more(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a record has beside its message."""
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return {**fields, "request_id": record.request_id} if hasattr(record, "request_id") else fields
 
 
 def start_logging(form: str, process: str) -> None:
@@ -53,8 +74,7 @@ def start_logging(form: str, process: str) -> None:
     if form == "json" or (form == "auto" and not sys.stderr.isatty()):
         handler.setFormatter(JsonFormatter(process))
     else:
-        where = f" {process} {{process}}" if process == "worker" else ""
-        handler.setFormatter(logging.Formatter(f"{{levelname}}{where}: {{message}}", style="{"))
+        handler.setFormatter(TextFormatter(process))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # bad requests are counted, not logged one by one
 

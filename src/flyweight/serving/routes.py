@@ -13,7 +13,7 @@ from starlette.routing import Route
 from flyweight.errors import FlyweightError
 from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
-from flyweight.serving.body import Disconnected, read_body
+from flyweight.serving.body import Disconnected, read_body, unpack_body
 from flyweight.serving.infer_route import retry_headers, whole_number
 from flyweight.serving.metadata import describe_server
 from flyweight.serving.refusal import Refusal, refusal_of
@@ -42,6 +42,11 @@ class Protocol:
             Route("/v2/health/ready", self._ready),
             *(Route(f"{path}/ready", self._model_ready) for path in (model, f"{model}/versions/{{version}}")),
             *(Route(path, self._model) for path in (model, f"{model}/versions/{{version}}")),
+            # `infer_route` takes these before any route is looked for: here they are told to come by POST.
+            *(
+                Route(f"{path}/infer", self._not_by_post, methods=["POST"])
+                for path in (model, f"{model}/versions/{{version}}")
+            ),
             Route("/v2/repository/index", self._index, methods=["POST"]),
             Route("/v2/repository/models/{model}/load", self._load, methods=["POST"]),
             Route("/v2/repository/models/{model}/unload", self._unload, methods=["POST"]),
@@ -72,6 +77,9 @@ class Protocol:
         served = self._repository.answerer(model, version, {})
         return answer_json(served.describe(list(self._repository.entry(model).versions)))
 
+    async def _not_by_post(self, request: Request) -> Response:
+        raise AssertionError("infer_route answers inference")
+
     async def _index(self, request: Request) -> Response:
         body = await self._object(request)
         return answer_json(self._repository.index(ready_only=body.get("ready") is True))
@@ -92,13 +100,15 @@ class Protocol:
 
 
 async def read_object(request: Request, most: int, seconds: float) -> dict[str, Any]:
-    """Return a body that is a JSON object; an empty one is an object without keys.
+    """Return a body that is a JSON object, unpacked where it came packed; an empty one is an object without keys.
 
     Raises:
         Refusal: it is none, too large or too slow.
     """
-    declared = whole_number(dict(request.scope["headers"]), b"content-length")
-    body = await read_body(request.receive, declared, most, seconds)
+    headers = dict(request.scope["headers"])
+    body = await read_body(request.receive, whole_number(headers, b"content-length"), most, seconds)
+    encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+    body = unpack_body(body, encoding, most) if body else body
     try:
         found = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:

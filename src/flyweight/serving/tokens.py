@@ -37,7 +37,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         InputError: it cannot be read, holds none, or a line is no token; says which line, never what it holds.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The token file {path} cannot be read: {error}.") from None
     tokens = []
@@ -54,6 +54,8 @@ def _token(words: list[str], where: str) -> Token:
     if len(words) > 2 or len(words[0]) < SHORTEST:
         seen = f"{len(words)} words" if len(words) > 2 else f"{len(words[0])} letters"
         raise InputError(f"{where}: give TOKEN of {SHORTEST} letters or more, then EXPIRES or nothing; seen {seen}.")
+    if not (words[0].isascii() and words[0].isprintable()):  # a mark of byte order, which some editors begin with, too
+        raise InputError(f"{where}: the token holds letters outside of ASCII, which no header can carry; make another.")
     digest = hashlib.sha256(words[0].encode()).digest()
     if len(words) == 1:
         return Token(digest)
@@ -76,8 +78,8 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._seen = _mark(path)  # before it is read, so that a change in between is seen at the next look
         self._tokens = read_tokens(path)
-        self._seen = _mark(path)
         self._looked = time.monotonic()
 
     def check(self, authorization: str) -> None:
