@@ -71,7 +71,12 @@ class Takes:
 
 
 def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) -> Takes:
-    """Return what a ranker takes, worked out once; `most` is how many candidates a call may have."""
+    """Return what a ranker takes, worked out once.
+
+    Args:
+        most: candidates that a call may have.
+        vocabularies: of a file; they go before those that the bundle carries.
+    """
     inputs = ranker.manifest.inputs
     ids = {name: entry.rows is not None for name, entry in inputs.items()}
     return Takes(
@@ -81,7 +86,7 @@ def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) 
         any(None in entry.shape for entry in inputs.values()),
         bool(ranker.bundle.graph.flat),
         most,
-        vocabularies,
+        vocabularies.over(ranker.bundle.vocabularies),
         frozenset(name for name, entry in inputs.items() if entry.unknown is not None),
     )
 

@@ -54,6 +54,8 @@ class RankRoute:
             inputs = columns_of(served.opened.takes, body.get("request", {}), body.get("candidates"))
             tensors = Tensors(inputs, _text(body, "id") or "", parameters=_timeout(body))
             top, id_field = _top(body), _text(body, "id_field")
+            if id_field is None:
+                id_field = raw_field(served.opened.takes, body["candidates"])
         except Refusal as refusal:
             self._desk.refuse("rank", str(body.get("model", "")), refusal, caller)
             raise
@@ -138,6 +140,13 @@ def _as_texts(values: list[Any]) -> list[Any]:
     if not any(isinstance(value, str) for value in values):
         return values
     return [str(value) if type(value) is int else value for value in values]
+
+
+def raw_field(takes: Takes, candidates: list[dict[str, Any]]) -> str | None:
+    """Return the field that names the candidates where they have no `id`: the first that came as text, if any did."""
+    if any(ID in one for one in candidates):
+        return None
+    return next((name for name in takes.offered if isinstance(candidates[0][name], str)), None)
 
 
 def rank_scores(

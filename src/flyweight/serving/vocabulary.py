@@ -1,11 +1,11 @@
 """What raw values mean: strings, or any ids of a shop's own, as the ids that a model was trained with.
 
-A bundle holds the size of each vocabulary and the id of values outside of it, not the raw values themselves; those come
-in a file of their own, `{"item_id": {"sku-17": 42}}`.
+A bundle may carry its vocabularies (`task.vocabulary`); a file, `{"item_id": {"sku-17": 42}}`, may bring others, and an
+input that the file names is looked up there alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from flyweight.errors import InputError
 from flyweight.serving.refusal import Refusal
-
-#: What a raw value that no vocabulary holds is taken for: no id at all, so that the ranker counts or refuses it.
-NO_ID = -1
+from flyweight.task.vocabulary import NO_ID, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,22 @@ class Vocabularies:
     """The raw values of each input that has them.
 
     Args:
-        ids: for each input the id of each raw value.
+        ids: for each input that the file names the id of each raw value.
+        carried: those of the bundle.
     """
 
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    carried: Mapping[str, Vocabulary] = field(default_factory=dict)
+
+    def over(self, carried: Mapping[str, Vocabulary]) -> "Vocabularies":
+        """Return these over those that a bundle carries."""
+        return replace(self, carried=carried)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many raw values each input has that takes them."""
+        sizes = {name: len(one) for name, one in self.carried.items()}
+        return sizes | {name: len(ids) for name, ids in self.ids.items()}
 
     def ids_of(self, name: str, raw: NDArray[Any], maps_unknown: bool) -> NDArray[np.int64]:
         """Return the ids of raw values; one that the vocabulary lacks is -1, which the ranker maps and counts.
@@ -39,11 +49,14 @@ class Vocabularies:
             Refusal: the vocabulary lacks a value and the model has no id for such; or there is none, and the text is no
                 number.
         """
-        known = self.ids.get(name)
         texts = raw.ravel().tolist()
+        known = self.ids.get(name) if name in self.ids else self.carried.get(name)
         if known is None:
             return np.array([_number(name, text) for text in texts], dtype=np.int64).reshape(raw.shape)
-        ids = np.array([known.get(text, NO_ID) for text in texts], dtype=np.int64)
+        if isinstance(known, Vocabulary):
+            ids = known.ids_of(texts)
+        else:
+            ids = np.array([known.get(text, NO_ID) for text in texts], dtype=np.int64)
         if not maps_unknown and (ids == NO_ID).any():
             lacking = texts[int((ids == NO_ID).argmax())]
             raise Refusal(
@@ -61,8 +74,8 @@ def _number(name: str, text: str) -> int:
     except ValueError:
         pass
     raise Refusal(
-        f"Input {name!r} holds the text {text[:60]!r} and there is no vocabulary of it; give ids, or serve with "
-        "--vocabulary."
+        f"Input {name!r} holds the text {text[:60]!r} and there is no vocabulary of it; give ids, write its raw values "
+        "into the bundle (flyweight vocabulary), or serve with --vocabulary."
     ) from None
 
 
