@@ -11,6 +11,7 @@ from typing import Any
 import flyweight
 from flyweight.bundle.manifest import MANIFEST, REPORT, TIMING, VOCABULARIES
 from flyweight.bundle.read import Bundle, read_bundle
+from flyweight.bundle.shards.read import is_sharded
 from flyweight.bundle.strict_json import canonical
 from flyweight.bundle.vocabulary_file import write_vocabularies
 from flyweight.bundle.whole_folder import (
@@ -46,6 +47,8 @@ def add_vocabularies(path: str | Path, vocabularies: Mapping[str, RawValues]) ->
         >>> add_vocabularies("ranker.fly", {"item_id": {"sku-17": 42, "sku-18": 43}})  # doctest: +SKIP
         {'item_id': 2}
     """
+    if is_sharded(path):
+        raise InputError(f"{path} is sharded; write vocabularies into the bundle it was made of, and split that again.")
     bundle = read_bundle(path)
     target = bundle.path.resolve()
     made = {name: _made(bundle, name, given) for name, given in vocabularies.items()}

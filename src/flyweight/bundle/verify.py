@@ -69,7 +69,7 @@ def verify(path: str | Path, *, engine: str | None = None) -> Verification:
         Check("files", True, f"{len(bundle.sizes)} files, {total:,} bytes, every size and hash as recorded"),
         Check("model", True, f"{bundle.graph.nodes:,} nodes, every operator and constant known and within bounds"),
         _check_size(bundle),
-        *_check_vocabularies(bundle),
+        *check_vocabularies(bundle),
     ]
     scored = [check for name in names if (check := _check_engine(bundle, name, engine is not None)) is not None]
     if not any(check.name.startswith("scores") for check in scored):
@@ -85,7 +85,7 @@ def _check_size(bundle: Bundle) -> Check:
     return Check("size", on_disk == said, words)
 
 
-def _check_vocabularies(bundle: Bundle) -> list[Check]:
+def check_vocabularies(bundle: Bundle) -> list[Check]:
     """Look every raw value up, where there are any: each must be found, with its own id."""
     lost = {name: count for name, one in bundle.vocabularies.items() if (count := one.lost())}
     if lost:

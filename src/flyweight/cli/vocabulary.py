@@ -19,6 +19,7 @@ def vocabulary(
     """Show a bundle's vocabularies, or write some into it; scores and certificate stay what they were."""
     from flyweight.bundle.add_vocabularies import add_vocabularies, read_raw_values
     from flyweight.bundle.read import read_bundle
+    from flyweight.bundle.shards.read import is_sharded, read_front
 
     if source is not None:
         given = read_raw_values(source)
@@ -26,7 +27,8 @@ def vocabulary(
             counts = add_vocabularies(bundle, given)
         out.print(f"Wrote {', '.join(given)} into {bundle}", markup=False)
     else:
-        counts = {name: len(one) for name, one in read_bundle(bundle).vocabularies.items()}
+        read = read_front(bundle).bundle if is_sharded(bundle) else read_bundle(bundle)
+        counts = {name: len(one) for name, one in read.vocabularies.items()}
     for name, count in counts.items():
         out.print(f"{name}: {count:,} raw values", markup=False)
     if not counts:
