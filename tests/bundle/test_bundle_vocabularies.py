@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from flyweight.bundle.load import load
 from flyweight.bundle.manifest import InputEntry
 from flyweight.bundle.read import read_bundle
 from flyweight.bundle.verify import verify
+from flyweight.bundle.vocabulary_file import write_arrays
 from flyweight.bundle.write import write_bundle
 from flyweight.errors import BundleError, InputError
+from flyweight.task.joined_vocabularies import PARTS
 from flyweight.task.vocabulary import make_vocabulary
 
 FILE = "vocabularies.safetensors"
@@ -185,11 +188,14 @@ def spoilt(tmp_path: Path, files: mutations.Files) -> Path:
 
 
 def with_arrays(files: mutations.Files, **changes: Any) -> mutations.Files:
-    """Replace arrays of the items' vocabulary and write the file by safetensors' own library."""
+    """Replace arrays of the items' vocabulary."""
     arrays = safetensors.numpy.load(files[FILE])
+    parts = {f"{name}.{part}": arrays[f"{name}.{part}"] for part in PARTS for name in ("item_id", "user_id")}
     for part, change in changes.items():
-        arrays[f"item_id.{part}"] = change(arrays[f"item_id.{part}"].copy())
-    return {**files, FILE: safetensors.numpy.save(arrays)}
+        parts[f"item_id.{part}"] = change(parts[f"item_id.{part}"].copy())
+    with tempfile.TemporaryDirectory() as folder:
+        write_arrays(Path(folder) / FILE, parts)
+        return {**files, FILE: (Path(folder) / FILE).read_bytes()}
 
 
 def put(place: int, value: int) -> Any:
@@ -212,10 +218,10 @@ def put(place: int, value: int) -> Any:
         ("buckets", lambda a: a[:-2], "buckets that do not fit"),
         ("tags", lambda a: a[:300], "300 tags for 300 values"),
         ("tags", lambda a: np.resize(a, 700), "700 tags for 300 values"),
-        ("tags", lambda a: a.astype(np.uint64), "has tags of type U64"),
+        ("tags", lambda a: a.astype(np.uint64), "has a header that is none|tags of different types|another order"),
+        ("tags", lambda a: np.append(a, a[:1] * 0), "different numbers of zeros"),
         ("texts", put(0, 0x80), "holds bytes that are no text"),
         ("texts", put(-1, 1), "has starts that are not those"),
-        ("texts", lambda a: a.astype(np.float32), "has a header that is none"),
     ],
 )
 def test_arrays_that_a_look_up_cannot_rely_on_are_refused(

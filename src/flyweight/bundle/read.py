@@ -1,7 +1,6 @@
 """Reading a bundle: everything is checked, nothing of it is run, and no engine is started."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from flyweight.bundle.strict_json import checksum, one_line, parse, validate
 from flyweight.bundle.timing import TimingFile
 from flyweight.bundle.vocabulary_file import read_vocabularies
 from flyweight.errors import BundleError
-from flyweight.task.vocabulary import Vocabulary
+from flyweight.task.joined_vocabularies import JoinedVocabularies
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Bundle:
     samples: tuple[Sample, ...]
     graph: Graph
     sizes: dict[str, int]
-    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+    vocabularies: JoinedVocabularies = field(default_factory=JoinedVocabularies)
 
     @property
     def model(self) -> Path:
@@ -84,10 +83,10 @@ def _read(path: Path) -> Bundle:
     return Bundle(path, manifest, timing, samples, graph, sizes, checked_vocabularies(path, manifest))
 
 
-def checked_vocabularies(path: Path, manifest: Manifest) -> dict[str, Vocabulary]:
+def checked_vocabularies(path: Path, manifest: Manifest) -> JoinedVocabularies:
     """Return a bundle's vocabularies, held against their hash and the inputs; none where it has none."""
     if not manifest.vocabularies:
-        return {}
+        return JoinedVocabularies()
     check_file(path / VOCABULARIES, manifest.files["vocabularies.safetensors"])
     rows = {name: manifest.inputs[name].rows or 0 for name in manifest.vocabularies}
     return read_vocabularies(path / VOCABULARIES, manifest.vocabularies, rows)

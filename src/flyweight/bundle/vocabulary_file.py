@@ -9,7 +9,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,13 @@ from flyweight.bundle.files import opened
 from flyweight.bundle.manifest import VocabularyEntry
 from flyweight.bundle.strict_json import one_line
 from flyweight.errors import BundleError
+from flyweight.task.joined_vocabularies import PARTS, JoinedVocabularies
 from flyweight.task.packed_texts import PAD
 from flyweight.task.vocabulary import LONGEST, WIDEST, Vocabulary
 
 Arrays = dict[str, NDArray[Any]]
-#: The arrays of a vocabulary; numbers in `starts` and `ids` are of 64 bits only where 32 do not hold them.
-PARTS = {
-    "starts": ("U32", "U64"),
-    "ids": ("U32", "U64"),
-    "tags": ("U32",),
-    "buckets": ("U32",),
-    "texts": ("U8",),
-}
+#: The types that the numbers of each array may have: of 64 bits only where 32 do not hold them.
+KINDS = dict(zip(PARTS, (("U32", "U64"), ("U32", "U64"), ("U32",), ("U32",), ("U8",)), strict=True))
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "U32": np.dtype("<u4"), "U64": np.dtype("<u8")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _LENGTH_BYTES, _MOST_HEADER, _CHUNK = 8, 2**24, 2**24
@@ -39,7 +34,24 @@ _LENGTH_BYTES, _MOST_HEADER, _CHUNK = 8, 2**24, 2**24
 
 def write_vocabularies(file: Path, vocabularies: Mapping[str, Vocabulary]) -> dict[str, object]:
     """Write a new file, flushed to the disk, and return its size and hash; equal vocabularies give equal bytes."""
-    arrays = _sorted_arrays(vocabularies)
+    every = [vocabularies[name] for name in sorted(vocabularies)]
+    width = max(int(np.diff(one.buckets).max()) for one in every)
+    arrays: Arrays = {}
+    for part in PARTS:
+        some = [np.asarray(getattr(one, part)) for one in every]
+        if part == "tags":
+            some = [np.pad(tags[: len(one)], (0, width)) for tags, one in zip(some, every, strict=True)]
+        dtype = max((array.dtype for array in some), key=lambda one: one.itemsize).newbyteorder("<")
+        arrays |= {
+            f"{name}.{part}": array.astype(dtype, copy=False)
+            for name, array in zip(sorted(vocabularies), some, strict=True)
+        }
+    # The widest numbers first, as each must begin at a multiple of its size; the order is kept within them.
+    return write_arrays(file, dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize)))
+
+
+def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, object]:
+    """Write a new safetensors file of arrays of one dimension, in their order, and return its size and hash."""
     header: dict[str, Any] = {}
     place = 0
     for name, array in arrays.items():
@@ -59,20 +71,9 @@ def write_vocabularies(file: Path, vocabularies: Mapping[str, Vocabulary]) -> di
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _sorted_arrays(vocabularies: Mapping[str, Vocabulary]) -> Arrays:
-    """Return all arrays by their names in the file, the widest numbers first, as each must begin at a multiple."""
-    arrays = {
-        f"{name}.{part}": np.asarray(getattr(one, part))
-        for name, one in vocabularies.items()
-        for part in PARTS
-    }
-    arrays = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
-    return dict(sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])))
-
-
 def read_vocabularies(
     file: Path, entries: Mapping[str, VocabularyEntry], rows: Mapping[str, int]
-) -> dict[str, Vocabulary]:
+) -> JoinedVocabularies:
     """Return the vocabularies of a file whose hash was checked, mapped: processes share them, and pages come as needed.
 
     Args:
@@ -86,22 +87,41 @@ def read_vocabularies(
         if size <= _LENGTH_BYTES:
             raise _damaged(file, f"has {size} bytes")
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    arrays = _arrays(file, mapped, size)
-    due = {f"{name}.{part}" for name in entries for part in PARTS}
-    if odd := sorted(arrays.keys() ^ due):
-        raise _damaged(file, f"{'holds' if odd[0] in arrays else 'lacks'} the array {odd[0][:80]!r}")
+    arrays, start = _arrays(file, mapped, size)
+    whole = _joined(file, arrays, sorted(entries), mapped, start)
     found = {}
-    for name, entry in entries.items():
+    for name in sorted(entries):
         parts = {part: arrays[f"{name}.{part}"] for part in PARTS}
-        why = next(_faults(parts, entry.values, rows[name]), None)
+        why = next(_faults(parts, entries[name].values, rows[name]), None)
         if why is not None:
             raise _damaged(file, f"the vocabulary of {name[:80]!r} {why}")
-        found[name] = Vocabulary(entry.seed, **parts)
-    return found
+        found[name] = Vocabulary(entries[name].seed, **parts)
+    if len({one.width for one in found.values()}) > 1:
+        raise _damaged(file, "has tags that end with different numbers of zeros")
+    return JoinedVocabularies(found, whole)
 
 
-def _arrays(file: Path, mapped: mmap.mmap, size: int) -> Arrays:
-    """Return what the header says lies in the file, each array of one dimension, one after the other without holes."""
+def _joined(file: Path, arrays: Arrays, names: Sequence[str], mapped: mmap.mmap, start: int) -> Arrays:
+    """Return each part's arrays as one, having checked that they lie one after the other and are of one type."""
+    whole: Arrays = {}
+    due = {f"{name}.{part}" for name in names for part in PARTS}
+    if odd := sorted(arrays.keys() ^ due):
+        raise _damaged(file, f"{'holds' if odd[0] in arrays else 'lacks'} the array {odd[0][:80]!r}")
+    widths = {part: arrays[f"{names[0]}.{part}"].itemsize for part in PARTS}
+    order = sorted(PARTS, key=lambda part: -widths[part])
+    if list(arrays) != [f"{name}.{part}" for part in order for name in names]:
+        raise _damaged(file, "holds its arrays in another order")
+    for part in order:
+        some = [arrays[f"{name}.{part}"] for name in names]
+        if len({array.dtype for array in some}) > 1:
+            raise _damaged(file, f"holds {part} of different types")
+        whole[part] = np.frombuffer(mapped, some[0].dtype, sum(map(len, some)), start)
+        start += whole[part].nbytes
+    return whole
+
+
+def _arrays(file: Path, mapped: mmap.mmap, size: int) -> tuple[Arrays, int]:
+    """Return what the header says lies in the file, arrays of one dimension without holes, and where they begin."""
     length = int.from_bytes(mapped[:_LENGTH_BYTES], "little")
     if not 0 < length <= min(_MOST_HEADER, size - _LENGTH_BYTES):
         raise _damaged(file, f"says that its header has {length:,} bytes")
@@ -123,12 +143,12 @@ def _arrays(file: Path, mapped: mmap.mmap, size: int) -> Arrays:
         raise _damaged(file, f"has a header that is none ({type(error).__name__}: {one_line(error, 120)})") from None
     if start + place != size:
         raise _damaged(file, f"has {size:,} bytes, of which its header names {start + place:,}")
-    return arrays
+    return arrays, start
 
 
 def _faults(parts: Arrays, values: int, rows: int) -> Iterator[str]:
     """Yield why a look-up in the arrays could read beside them, or find what is no text or no id."""
-    for part, kinds in PARTS.items():
+    for part, kinds in KINDS.items():
         if _NAMES[parts[part].dtype] not in kinds:
             yield f"has {part} of type {_NAMES[parts[part].dtype]}"
     starts, ids, tags, buckets, texts = (parts[part] for part in PARTS)

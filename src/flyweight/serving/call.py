@@ -134,13 +134,16 @@ def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
         name not in takes.asked and name not in takes.offered for name in inputs
     ):
         _refuse_names(takes, inputs)
+    raw: dict[str, Array] = {}
     for name, array in inputs.items():
+        if not array.ndim:
+            raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
         if array.dtype == object:
             if not takes.asked.get(name, takes.offered.get(name)):
                 raise Refusal(f"Input {name!r} takes numbers; seen BYTES.")
-            inputs[name] = takes.vocabularies.ids_of(name, array, name in takes.unknown)
-        elif not array.ndim:
-            raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
+            raw[name] = array
+    if raw:
+        inputs |= takes.vocabularies.ids_of(raw, takes.unknown)
     asked = {name: inputs[name] for name in takes.asked}
     offered = {name: inputs[name] for name in takes.offered}
     rows = _rows(takes, offered or asked)

@@ -52,12 +52,12 @@ def pack_texts(texts: Sequence[str]) -> PackedTexts:
     return PackedTexts(words_of(data + bytes(PAD)), np.cumsum(lengths) - lengths, lengths)
 
 
-def hash_texts(texts: PackedTexts, seed: int) -> Words:
-    """Return a hash of each text, (texts,); every seed gives other ones.
+def hash_texts(texts: PackedTexts, seed: int | Words) -> Words:
+    """Return a hash of each text, (texts,); every seed, one or (texts,), gives other ones.
 
     Words are multiplied in one after the other, as in wyhash's and xxHash's last steps: not secret, and quick.
     """
-    hashes = texts.lengths.astype(np.uint64) * _ODD ^ np.uint64(seed)
+    hashes = texts.lengths.astype(np.uint64) * _ODD ^ np.asarray(seed, dtype=np.uint64)
     for place in range(0, int(texts.lengths.max(initial=1)), _WORD):
         live = slice(None) if not place else np.flatnonzero(texts.lengths > place)
         mixed = (hashes[live] ^ _word(texts, live, place)) * _ODD

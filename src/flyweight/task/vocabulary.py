@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from flyweight.errors import InputError
 from flyweight.task.packed_texts import PAD, PackedTexts, Words, hash_texts, pack_texts, same_texts, words_of
 
-#: Up to so many values a dict is quicker, and takes 2 MB.
-SMALL = 2**14
+#: Up to so many values a dict is quicker, as it stays in the caches nearest to a core.
+SMALL = 2**9
 #: Bytes of the longest value.
 LONGEST = 4096
 #: Values of the fullest bucket at most: a look-up compares as many for each text.
@@ -81,7 +81,7 @@ class Vocabulary:
 
     def _hashed_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
         packed = pack_texts(texts)
-        short = packed.lengths <= self._longest
+        short = packed.lengths <= self.longest
         if not short.all():  # a text that is longer than any value is none, and its bytes are not worth a look
             packed = PackedTexts(packed.words, packed.starts, np.where(short, packed.lengths, 0))
         place, found = self._places(packed)
@@ -105,6 +105,11 @@ class Vocabulary:
             wrong += int((self._hashed_ids(texts) != ids).sum())
         return wrong
 
+    @property
+    def width(self) -> int:
+        """How many tags a look-up compares: no bucket holds more values."""
+        return len(self.tags) - len(self)
+
     @cached_property
     def _small(self) -> dict[str, int]:
         return {text: id_ for id_, text in self.pairs()}
@@ -114,15 +119,17 @@ class Vocabulary:
         return words_of(self.texts)
 
     @cached_property
-    def _longest(self) -> int:
+    def longest(self) -> int:
+        """Bytes of the longest value."""
         return int(np.diff(self.starts).max(initial=0))
 
     @cached_property
     def _windows(self) -> NDArray[np.uint32]:
-        return sliding_window_view(self.tags, len(self.tags) - len(self))
+        return sliding_window_view(self.tags, self.width)
 
     @cached_property
-    def _shift(self) -> np.uint64:
+    def shift(self) -> np.uint64:
+        """By how much a hash is shifted to give its bucket."""
         return np.uint64(64 - (len(self.buckets) - 1).bit_length() + 1)
 
     def _places(self, texts: PackedTexts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -131,7 +138,7 @@ class Vocabulary:
         No two values share bucket and tag, so the first equal tag from a bucket's beginning on is the one to compare.
         """
         hashes = hash_texts(texts, self.seed)
-        place = self.buckets[(hashes >> self._shift).astype(np.int64)].astype(np.int64)
+        place = self.buckets[(hashes >> self.shift).astype(np.int64)].astype(np.int64)
         place += (self._windows[place] == hashes.astype(np.uint32)[:, None]).argmax(1)
         np.minimum(place, len(self) - 1, out=place)
         starts = self.starts[place].astype(np.int64)
