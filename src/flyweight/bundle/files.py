@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flyweight.bundle.entry import File
-from flyweight.bundle.manifest import DATA, MANIFEST, MODEL, REPORT, SAMPLES, TIMING
+from flyweight.bundle.manifest import DATA, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, VOCABULARIES
 from flyweight.bundle.strict_json import MAX_BYTES
 from flyweight.errors import BundleError
 
@@ -20,8 +20,9 @@ LIMITS: dict[str, int] = {
     MANIFEST: MAX_BYTES,
     TIMING: 2**22,
     REPORT: 2**28,
+    VOCABULARIES: 2**40,
 }
-OPTIONAL = frozenset({DATA})
+OPTIONAL = frozenset({DATA, VOCABULARIES})
 _CHUNK = 2**20
 
 
@@ -83,7 +84,7 @@ def read_bytes(file: Path, limit: int | None = None) -> bytes:
         BundleError: the file is missing, no plain file, or larger than its limit.
     """
     most = LIMITS[file.name] if limit is None else limit
-    with _opened(file) as stream:
+    with opened(file) as stream:
         data = stream.read(most + 1)
     if len(data) > most:
         raise _oversized(file, len(data), most)
@@ -96,7 +97,7 @@ def check_file(file: Path, due: File) -> None:
     Raises:
         BundleError: size or hash are not what the bundle says.
     """
-    with _opened(file) as stream:
+    with opened(file) as stream:
         check_content(file, due, os.fstat(stream.fileno()).st_size, "")
         digest = hashlib.sha256()
         while piece := stream.read(_CHUNK):
@@ -122,8 +123,12 @@ def check_content(file: Path, due: File, size: int, sha256: str) -> None:
         )
 
 
-def _opened(file: Path) -> BinaryIO:
-    """Open a plain file without following a link or waiting on a pipe."""
+def opened(file: Path) -> BinaryIO:
+    """Open a plain file without following a link or waiting on a pipe.
+
+    Raises:
+        BundleError: it is missing, cannot be read or is no plain file.
+    """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(file, flags)

@@ -13,7 +13,8 @@ from flyweight.bundle.timing import LatencyEntry
 def inspect(path: str | Path) -> dict[str, Any]:
     """Return size, work, quality, drop and latency before and after, the engine and what was skipped; in bytes and ms.
 
-    `bytes` is what lies on disk; for "before" that of the float32 ONNX export. Numbers that could not be had are None.
+    `bytes` is what the model takes on disk; for "before" that of the float32 ONNX export. Vocabularies, the shop's own
+    data, are told apart and count in no other number. Numbers that could not be had are None.
 
     Raises:
         BundleError: the bundle is damaged, altered, incomplete, newer or not to be trusted.
@@ -54,6 +55,9 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "wall_seconds": timing.wall_seconds,
         "samples": len(bundle.samples),
         "files": dict(bundle.sizes),
+        "vocabularies": {
+            name: {"values": len(one), "bytes": one.nbytes} for name, one in bundle.vocabularies.items()
+        },
         **_split(manifest),
     }
 

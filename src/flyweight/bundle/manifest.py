@@ -10,10 +10,12 @@ from flyweight.task.estimate import Estimate
 from flyweight.task.field import Role
 
 #: Raised when an older flyweight could misread a bundle; the reader refuses what is newer than itself.
-#: 2: request fields with rows of their own, a `request_index`, an id for unknown values.
-FORMAT = 2
+#: 2: request fields with rows of their own, a `request_index`, an id for unknown values. 3: sharded bundles, see
+#: `shards.plan`. 4: vocabularies; a bundle without them is written as 2.
+FORMAT, PLAIN_FORMAT = 4, 2
 MODEL, DATA, SAMPLES = "model.onnx", "model.onnx.data", "samples.json"
 MANIFEST, TIMING, REPORT = "manifest.json", "timing.json", "report.html"
+VOCABULARIES = "vocabularies.safetensors"
 
 Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 Output = Literal["logit", "probability", "columns", "value"]
@@ -166,9 +168,21 @@ class Evidence(Entry):
     id_maps: dict[Name, list[Annotated[int, Field(ge=0, le=2**48)]]] = Field(default_factory=dict)
 
 
+class VocabularyEntry(Entry):
+    """What is known beforehand of an input's raw values: how many there are, and the seed of their hashes."""
+
+    values: Annotated[int, Field(ge=1, lt=2**32)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class Manifest(Evidence):
-    """`manifest.json` as it lies on disk."""
+    """`manifest.json` as it lies on disk; `vocabularies` is left out where there are none."""
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
     flyweight: Version
-    files: dict[Literal["model.onnx", "model.onnx.data", "samples.json"], File]
+    files: dict[Literal["model.onnx", "model.onnx.data", "samples.json", "vocabularies.safetensors"], File]
+    vocabularies: Annotated[dict[Name, VocabularyEntry], Field(max_length=4096)] = Field(default_factory=dict)
+
+    def as_written(self) -> dict[str, Any]:
+        """Return what lies on disk."""
+        return self.model_dump(exclude=None if self.vocabularies else {"vocabularies"})

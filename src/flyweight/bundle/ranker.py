@@ -39,7 +39,9 @@ class Ranker:
         self._maps = {name: np.asarray(ids, dtype=np.int64) for name, ids in bundle.manifest.id_maps.items()}
         self._unknown: Counter[str] = Counter()
         self._counting = Lock()
-        self._due = {name: due_of(name, entry) for name, entry in bundle.manifest.inputs.items()}
+        self._due = {
+            name: due_of(name, entry, bundle.vocabularies.get(name)) for name, entry in bundle.manifest.inputs.items()
+        }
         self._asked = {name: due for name, due in self._due.items() if due.role == "request"}
         self._offered = {name: due for name, due in self._due.items() if due.role != "request"}
 
@@ -63,7 +65,8 @@ class Ranker:
         """Score N candidates for one request.
 
         Args:
-            request: inputs of role "request", without a batch dimension: a number, or a 1-D array for a history.
+            request: inputs of role "request", without a batch dimension: a number, or a 1-D array for a history. Text
+                is looked up in the input's vocabulary, where the bundle carries one; numbers are ids.
             candidates: inputs of role "candidate" (or "sample"), each with N rows.
 
         Returns:

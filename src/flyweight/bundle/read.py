@@ -1,7 +1,7 @@
 """Reading a bundle: everything is checked, nothing of it is run, and no engine is started."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,13 @@ import flyweight
 from flyweight.bundle.entry import File
 from flyweight.bundle.files import check_content, check_file, check_folder, list_sizes, read_bytes
 from flyweight.bundle.graph import Graph, check_graph
-from flyweight.bundle.manifest import DATA, FORMAT, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, Manifest
+from flyweight.bundle.manifest import DATA, FORMAT, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, VOCABULARIES, Manifest
 from flyweight.bundle.samples import Sample, SamplesFile, samples_from_entry
 from flyweight.bundle.strict_json import checksum, one_line, parse, validate
 from flyweight.bundle.timing import TimingFile
+from flyweight.bundle.vocabulary_file import read_vocabularies
 from flyweight.errors import BundleError
+from flyweight.task.joined_vocabularies import JoinedVocabularies
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Bundle:
         samples: stored requests with the reference model's scores.
         graph: what was learned of the model.
         sizes: bytes of each file on disk.
+        vocabularies: the raw values of the inputs that have them.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class Bundle:
     samples: tuple[Sample, ...]
     graph: Graph
     sizes: dict[str, int]
+    vocabularies: JoinedVocabularies = field(default_factory=JoinedVocabularies)
 
     @property
     def model(self) -> Path:
@@ -76,7 +80,16 @@ def _read(path: Path) -> Bundle:
     check_hash(path / MODEL, manifest.files["model.onnx"], data)
     graph = check_graph(data, sizes.get(DATA), manifest.inputs, str(path / MODEL))
     samples = read_samples(path, manifest, graph)
-    return Bundle(path, manifest, timing, samples, graph, sizes)
+    return Bundle(path, manifest, timing, samples, graph, sizes, checked_vocabularies(path, manifest))
+
+
+def checked_vocabularies(path: Path, manifest: Manifest) -> JoinedVocabularies:
+    """Return a bundle's vocabularies, held against their hash and the inputs; none where it has none."""
+    if not manifest.vocabularies:
+        return JoinedVocabularies()
+    check_file(path / VOCABULARIES, manifest.files["vocabularies.safetensors"])
+    rows = {name: manifest.inputs[name].rows or 0 for name in manifest.vocabularies}
+    return read_vocabularies(path / VOCABULARIES, manifest.vocabularies, rows)
 
 
 def _read_manifest(path: Path) -> tuple[Manifest, bytes]:
@@ -109,7 +122,12 @@ def _check_format(value: Any, file: Path) -> None:
 
 
 def check_records(manifest: Manifest, file: Path) -> None:
-    """Check what no single field can: id maps against inputs and ids against dtypes."""
+    """Check what no single field can: id maps and vocabularies against inputs and files, and ids against dtypes."""
+    for name in manifest.vocabularies:
+        if name not in manifest.inputs or manifest.inputs[name].rows is None:
+            raise BundleError(f"{file}: there is a vocabulary of {name!r}, which is no input of ids. It was altered.")
+    if bool(manifest.vocabularies) != (VOCABULARIES in manifest.files):
+        raise BundleError(f"{file}: vocabularies are there and {VOCABULARIES} is not, or the reverse. It was altered.")
     for name, spec in manifest.inputs.items():
         if spec.rows is not None and not spec.dtype.startswith(("int", "uint")):
             raise BundleError(

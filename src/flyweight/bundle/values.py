@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flyweight.bundle.manifest import InputEntry
 from flyweight.errors import InputError
+from flyweight.task.vocabulary import NO_ID, Vocabulary
 
 Array = NDArray[Any]
 _INT64 = np.dtype(np.int64)
@@ -29,6 +30,7 @@ class Due:
         dtype: of the array.
         one: the shape of one request's value, which None in `shape` leaves open.
         plain: whether a value is one id, read in int64.
+        vocabulary: what text means, if the bundle says so.
     """
 
     name: str
@@ -39,13 +41,14 @@ class Due:
     dtype: np.dtype[Any]
     one: tuple[int | None, ...]
     plain: bool
+    vocabulary: Vocabulary | None = None
 
 
-def due_of(name: str, entry: InputEntry) -> Due:
+def due_of(name: str, entry: InputEntry, vocabulary: Vocabulary | None = None) -> Due:
     """Return what a manifest's entry asks for, ready to be compared with."""
     dtype, shape = np.dtype(entry.dtype), tuple(entry.shape)
     plain = entry.rows is not None and not shape and dtype == _INT64
-    return Due(name, entry.role, entry.rows, entry.unknown, shape, dtype, (1, *shape), plain)
+    return Due(name, entry.role, entry.rows, entry.unknown, shape, dtype, (1, *shape), plain, vocabulary)
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ def batched(due: Due, value: Any, noticed: Noticed, lead: str = "N") -> Array:
     """
     if due.plain and type(value) is np.ndarray and value.ndim == 1 and _are_ids(value, due.rows):
         return value
-    array = _as_array(due, value)
+    array = _as_array(due, value, noticed)
     if not array.ndim or (array.shape[1:] != due.shape and not _fits(due.shape, array.shape[1:])):
         raise InputError(f"Input {due.name!r} has shape {array.shape}; {_words(lead, due.shape)} is due.")
     return _checked(due, array, noticed)
@@ -92,7 +95,7 @@ def single(due: Due, value: Any, noticed: Noticed) -> Array:
     """
     if due.plain and type(value) in _WHOLE and 0 <= value < due.rows:
         return np.array([value], dtype=_INT64)
-    array = _as_array(due, value)
+    array = _as_array(due, value, noticed)
     if array.ndim == len(due.shape):
         array = array[None]
     elif array.ndim == 1 + len(due.shape) and len(array) > 1:
@@ -125,10 +128,38 @@ def _shown(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _as_array(due: Due, value: Any) -> Array:
+def _as_array(due: Due, value: Any, noticed: Noticed) -> Array:
     """Return numbers; whole numbers too large for any dtype as objects, where they are ids."""
     array = value if type(value) is np.ndarray else _array_of(due, value)
-    return array if array.dtype.kind in "biuf" else _large_ids(due, array, value)
+    if array.dtype.kind in "biuf":
+        return array
+    if due.vocabulary is not None and (texts := _texts(value, array)) is not None:
+        return _ids_of_texts(due, due.vocabulary, texts, noticed).reshape(array.shape)
+    if due.vocabulary is not None and array.dtype.kind == "U":
+        raise InputError(
+            f"Input {due.name!r} holds text beside numbers; text is raw values, numbers are ids."
+        )
+    return _large_ids(due, array, value)
+
+
+def _texts(value: Any, array: Array) -> list[str] | None:
+    """Return the values of an array as texts, or None where one of them is none."""
+    if array.dtype.kind not in "OUT":
+        return None
+    # NumPy makes text of a number beside text: the caller's own values tell.
+    found = (array if array is value or array.ndim == 0 else np.array(value, dtype=object)).ravel().tolist()
+    return found if all(isinstance(one, str) for one in found) else None
+
+
+def _ids_of_texts(due: Due, vocabulary: Vocabulary, texts: list[str], noticed: Noticed) -> Array:
+    """Return the ids of raw values; of one that the vocabulary lacks none, so that it is counted as unknown."""
+    ids = vocabulary.ids_of(texts)
+    if (due.unknown is None or not noticed.maps) and (ids == NO_ID).any():
+        lacking = texts[int((ids == NO_ID).argmax())]
+        known = f"which its vocabulary of {len(vocabulary):,} values lacks"
+        why = "the model has no id for unknown values" if due.unknown is None else "unknown values are to be refused"
+        raise InputError(f"Input {due.name!r} holds {_shown(repr(lacking))}, {known}, and {why}.")
+    return ids
 
 
 def _array_of(due: Due, value: Any) -> Array:

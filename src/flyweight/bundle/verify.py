@@ -69,6 +69,7 @@ def verify(path: str | Path, *, engine: str | None = None) -> Verification:
         Check("files", True, f"{len(bundle.sizes)} files, {total:,} bytes, every size and hash as recorded"),
         Check("model", True, f"{bundle.graph.nodes:,} nodes, every operator and constant known and within bounds"),
         _check_size(bundle),
+        *check_vocabularies(bundle),
     ]
     scored = [check for name in names if (check := _check_engine(bundle, name, engine is not None)) is not None]
     if not any(check.name.startswith("scores") for check in scored):
@@ -82,6 +83,16 @@ def _check_size(bundle: Bundle) -> Check:
     said = bundle.manifest.after.bytes
     words = f"the model lies on disk in {on_disk:,} bytes, the manifest says {said:,}"
     return Check("size", on_disk == said, words)
+
+
+def check_vocabularies(bundle: Bundle) -> list[Check]:
+    """Look every raw value up, where there are any: each must be found, with its own id."""
+    lost = {name: count for name, one in bundle.vocabularies.items() if (count := one.lost())}
+    if lost:
+        words = ", ".join(f"{count:,} of {name!r}" for name, count in lost.items())
+        return [Check("vocabularies", False, f"raw values that a look-up does not find, or with another id: {words}")]
+    counts = ", ".join(f"{name} {len(one):,}" for name, one in bundle.vocabularies.items())
+    return [Check("vocabularies", True, f"every raw value is found with its id: {counts}")] if counts else []
 
 
 def _check_engine(bundle: Bundle, name: str, asked: bool) -> Check | None:

@@ -2,19 +2,32 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import flyweight
 from flyweight.bundle.files import LIMITS
-from flyweight.bundle.manifest import DATA, FORMAT, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, Evidence
+from flyweight.bundle.manifest import (
+    DATA,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    PLAIN_FORMAT,
+    REPORT,
+    SAMPLES,
+    TIMING,
+    VOCABULARIES,
+    Evidence,
+)
 from flyweight.bundle.read import read_bundle
 from flyweight.bundle.samples import Sample, samples_to_json
 from flyweight.bundle.strict_json import canonical, checksum
 from flyweight.bundle.timing import Timing
+from flyweight.bundle.vocabulary_file import write_vocabularies
 from flyweight.bundle.whole_folder import check_writable, disk_errors_in_words, flush_folder, part_beside, put_in_place
 from flyweight.errors import BundleError, InputError
+from flyweight.task.vocabulary import Vocabulary
 
 _CHUNK = 2**20
 
@@ -29,6 +42,7 @@ class Contents:
         timing: engine, latency, hardware, versions.
         samples: sample requests with the scores of the reference model.
         report: the HTML page.
+        vocabularies: the raw values of inputs, where they are to go into the bundle.
     """
 
     exported: Path
@@ -36,6 +50,7 @@ class Contents:
     timing: Timing
     samples: Sequence[Sample]
     report: str
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
 
 
 def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = False) -> Path:
@@ -54,10 +69,13 @@ def write_bundle(path: str | Path, contents: Contents, *, overwrite: bool = Fals
     texts = _texts(contents)
     sources = [contents.exported / name for name in (MODEL, DATA) if (contents.exported / name).is_file()]
     needed = sum(map(len, texts.values())) + sum(source.stat().st_size for source in sources)
+    needed += sum(one.nbytes for one in contents.vocabularies.values())
     with disk_errors_in_words(target, needed):
         target.parent.mkdir(parents=True, exist_ok=True)
         with part_beside(target) as part:
             hashes = {source.name: copy_file(source, part / source.name) for source in sources}
+            if contents.vocabularies:
+                hashes[VOCABULARIES] = write_vocabularies(part / VOCABULARIES, contents.vocabularies)
             _write_texts(part, texts, contents, hashes)
             flush_folder(part)
             _read_back(part, target)
@@ -100,12 +118,24 @@ def _write_texts(part: Path, texts: dict[str, bytes], contents: Contents, hashes
     for name, data in texts.items():
         write_file(part / name, data)
     files = {**hashes, SAMPLES: described(texts[SAMPLES])}
-    evidence = contents.evidence.model_dump()
-    manifest = canonical({**evidence, "format": FORMAT, "flyweight": flyweight.__version__, "files": files})
-    write_file(part / MANIFEST, manifest)
-    timing = contents.timing.model_dump()
-    timing["files"] = {MANIFEST: described(manifest), REPORT: described(texts[REPORT])}
-    write_file(part / TIMING, canonical({**timing, "checksum": checksum(timing)}))
+    manifest = {**contents.evidence.model_dump(), **named(contents.vocabularies), "files": files}
+    text = canonical({**manifest, "flyweight": flyweight.__version__})
+    write_file(part / MANIFEST, text)
+    write_timing(part, contents.timing, {MANIFEST: described(text), REPORT: described(texts[REPORT])})
+
+
+def named(vocabularies: Mapping[str, Vocabulary]) -> dict[str, object]:
+    """Return what a manifest says of vocabularies, and the format that it has for them."""
+    if not vocabularies:
+        return {"format": PLAIN_FORMAT}
+    entries = {name: {"values": len(one), "seed": one.seed} for name, one in vocabularies.items()}
+    return {"format": FORMAT, "vocabularies": entries}
+
+
+def write_timing(part: Path, timing: Timing, files: Mapping[str, object]) -> None:
+    """Write a bundle's timing with its checksum; `files` are size and hash of the manifest and the page."""
+    content = {**timing.model_dump(exclude={"checksum", "files"}), "files": dict(files)}
+    write_file(part / TIMING, canonical({**content, "checksum": checksum(content)}))
 
 
 def described(data: bytes) -> dict[str, object]:

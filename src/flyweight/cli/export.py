@@ -22,6 +22,7 @@ def export(
 ) -> None:
     """Write a bundle for another server, after its scores were checked in that server's engine."""
     from flyweight.serving.repositories.export_bundle import export_bundle
+    from flyweight.serving.repositories.instructions import raw_value_words
     from flyweight.task.progress import shown_on
 
     display = TerminalDisplay(errors)
@@ -39,5 +40,7 @@ def export(
     finally:
         display.close()
     out.print(f"Wrote {folder}: {written.model.name}, version {version}, {written.bytes:,} bytes", markup=False)
+    if words := raw_value_words(written.model):
+        out.print(" ".join(words.split()), markup=False, soft_wrap=True)
     out.print(f"Its stored requests, scored with these files: {written.agreement}", markup=False)
     out.print(f"Start it there (more in {folder / 'README.txt'}):\n{written.start}", markup=False, soft_wrap=True)

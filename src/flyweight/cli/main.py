@@ -20,6 +20,7 @@ from flyweight.cli.export import export
 from flyweight.cli.profile import profile
 from flyweight.cli.serve import serve
 from flyweight.cli.stopping import stoppable
+from flyweight.cli.vocabulary import vocabulary
 from flyweight.errors import FlyweightError, InputError
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ def inspect(
         from flyweight.report.terminal import render_table
 
         out.print(render_table(report_of(facts)), soft_wrap=False)
+        if facts["vocabularies"]:
+            counts = ", ".join(f"{name} {one['values']:,}" for name, one in facts["vocabularies"].items())
+            size = facts["files"]["vocabularies.safetensors"]
+            out.print(f"Raw values, {size:,} bytes that are not the model's: {counts}", markup=False)
         if (split := facts.get("shards")) is not None:
             sizes, tables = ", ".join(f"{size:,}" for size in split["bytes"]), ", ".join(split["tables"])
             out.print(f"Split by {split['by']} over {split['count']} shards of {sizes} bytes: {tables}", markup=False)
@@ -140,6 +145,7 @@ app.command()(encode)
 app.command()(export)
 app.command()(sharding.shard)
 app.command()(sharding.serve_shard)
+app.command()(vocabulary)
 app.command()(serve)
 app.add_typer(parallel.app, name="parallel")
 

@@ -40,7 +40,9 @@ def serve(
     max_body: Annotated[int, typer.Option(help="bytes of one request")] = 16 * 2**20,
     read_timeout: Annotated[float, typer.Option(help="seconds within which a request must have come whole")] = 10.0,
     drain: Annotated[float, typer.Option(help="seconds of answering on, after SIGTERM, while not ready")] = 1.0,
-    vocabulary: Annotated[Path | None, typer.Option(help="raw values: JSON, {input: {value: id}}")] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="raw values, before the bundles' own: JSON, {input: {value: id}}")
+    ] = None,
     token_file: Annotated[Path | None, typer.Option(help="bearer tokens, a line each: TOKEN [EXPIRES]")] = None,
     admin_token_file: Annotated[Path | None, typer.Option(help="of those who may change what is served")] = None,
     certificate: Annotated[Path | None, typer.Option(help="for TLS, PEM; also for gRPC")] = None,

@@ -33,6 +33,7 @@ from flyweight.task.change import Change
 from flyweight.task.estimate import Estimate
 from flyweight.task.measurement import Latency, Measurement
 from flyweight.task.task import Task
+from flyweight.task.vocabulary import Vocabulary
 
 
 def contents_of(task: Task, found: Findings, changes: tuple[Change, ...], seconds: float) -> Contents:
@@ -46,6 +47,11 @@ def contents_of(task: Task, found: Findings, changes: tuple[Change, ...], second
         timing=_timing(found, seconds),
         samples=samples,
         report="",
+        vocabularies={
+            name: field.vocabulary
+            for name, field in sorted(task.inputs.items())
+            if name in after.samples[0] and isinstance(field.vocabulary, Vocabulary)
+        },
     )
 
 

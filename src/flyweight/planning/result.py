@@ -1,7 +1,7 @@
 """What `compress` hands back: the compressed model, the artefact, and the evidence."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,5 +100,5 @@ class Result:
 def make_result(folder: "tempfile.TemporaryDirectory[str]", data: ReportData, **parts: Any) -> Result:
     """Return a result whose report page is drawn now, so that it goes into the bundle."""
     contents: Contents = parts.pop("contents")
-    page = Contents(contents.exported, contents.evidence, contents.timing, contents.samples, render_page(data))
+    page = replace(contents, report=render_page(data))
     return Result(data=data, contents=page, folder=folder, **parts)

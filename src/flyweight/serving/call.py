@@ -71,7 +71,12 @@ class Takes:
 
 
 def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) -> Takes:
-    """Return what a ranker takes, worked out once; `most` is how many candidates a call may have."""
+    """Return what a ranker takes, worked out once.
+
+    Args:
+        most: candidates that a call may have.
+        vocabularies: of a file; they go before those that the bundle carries.
+    """
     inputs = ranker.manifest.inputs
     ids = {name: entry.rows is not None for name, entry in inputs.items()}
     return Takes(
@@ -81,7 +86,7 @@ def takes_of(model: str, ranker: Ranker, most: int, vocabularies: Vocabularies) 
         any(None in entry.shape for entry in inputs.values()),
         ranker.bundle.graph.flat,
         most,
-        vocabularies,
+        vocabularies.over(ranker.bundle.vocabularies),
         frozenset(name for name, entry in inputs.items() if entry.unknown is not None),
     )
 
@@ -129,13 +134,16 @@ def call_of(takes: Takes, inputs: dict[str, Array]) -> Call:
         name not in takes.asked and name not in takes.offered for name in inputs
     ):
         _refuse_names(takes, inputs)
+    raw: dict[str, Array] = {}
     for name, array in inputs.items():
         if not array.ndim:
             raise Refusal(f"Input {name!r} has shape []; its first dimension counts rows: give [1, ...] or [N, ...].")
         if array.dtype == object:
             if not takes.asked.get(name, takes.offered.get(name)):
                 raise Refusal(f"Input {name!r} takes numbers; seen BYTES.")
-            inputs[name] = takes.vocabularies.ids_of(name, array, name in takes.unknown)
+            raw[name] = array
+    if raw:
+        inputs |= takes.vocabularies.ids_of(raw, takes.unknown)
     asked = {name: inputs[name] for name in takes.asked}
     offered = {name: inputs[name] for name in takes.offered}
     rows = _rows(takes, offered or asked)

@@ -4,6 +4,7 @@ Source: https://github.com/kserve/open-inference-protocol, specification/protoco
 Types".
 """
 
+import struct
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -22,7 +23,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 BYTES = "BYTES"
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
-_LENGTH_BYTES = 4
+_LENGTH = struct.Struct("<I")
+_LENGTH_BYTES = _LENGTH.size
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -119,14 +121,17 @@ def _strings(name: str, raw: bytes | memoryview, elements: int) -> Array:
     """Return strings, each with its length in four bytes before it."""
     found: list[str] = []
     data, place = bytes(raw), 0
-    while place + _LENGTH_BYTES <= len(data) and len(found) < elements:
-        end = place + _LENGTH_BYTES + int.from_bytes(data[place : place + _LENGTH_BYTES], "little")
+    text = data.decode() if data.isascii() else None  # a slice of a text costs a third of a text from bytes
+    last = len(data) - _LENGTH_BYTES
+    while place <= last and len(found) < elements:
+        begin = place + _LENGTH_BYTES
+        end = begin + _LENGTH.unpack_from(data, place)[0]
         if end > len(data):
             raise Refusal(
-                f"Input {name!r}: string {len(found)} says it is {end - place - _LENGTH_BYTES:,} bytes long; "
-                f"{len(data) - place - _LENGTH_BYTES:,} bytes of data are left."
+                f"Input {name!r}: string {len(found)} says it is {end - begin:,} bytes long; "
+                f"{len(data) - begin:,} bytes of data are left."
             )
-        found.append(_text(name, data[place + _LENGTH_BYTES : end]))
+        found.append(_text(name, data[begin:end]) if text is None else text[begin:end])
         place = end
     if len(found) != elements or place != len(data):
         raise Refusal(

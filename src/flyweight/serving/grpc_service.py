@@ -70,7 +70,10 @@ class GrpcService:
     async def _model_metadata(self, request: Any, context: Any) -> Any:
         served = self._repository.answerer(request.name, request.version or None, {})
         versions = list(self._repository.entry(request.name).versions)
-        return self._messages["ModelMetadataResponse"](**served.describe(versions))
+        described = served.describe(versions)
+        for one in described["inputs"]:
+            one.pop("parameters", None)  # for which the protocol's message has no place
+        return self._messages["ModelMetadataResponse"](**described)
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
         caller = caller_of_call(context)

@@ -128,13 +128,15 @@ SCHEMAS: Json = {
                 "type": "array",
                 "minItems": 1,
                 "items": {"type": "object", "additionalProperties": _SCALARS},
-                "description": "the candidates' fields; 'id' is given back and not scored",
+                "description": "the candidates' fields; text of an id field is a raw value, looked up in the bundle's "
+                "vocabulary, and a number is an id; 'id' is given back and not scored",
             },
             "top_k": {"type": "integer", "minimum": 1},
             "model": {"type": "string", "description": "needed where several are served"},
             "version": {"type": "string"},
             "id": {"type": "string", "description": "the caller's name for the request"},
-            "id_field": {"type": "string", "description": "the candidates' field that is given back as 'id'"},
+            "id_field": {"type": "string", "description": "the candidates' field that is given back as 'id'; "
+            "without 'id', the first that came as text"},
             "timeout_ms": {"type": "number", "exclusiveMinimum": 0},
         },
     },

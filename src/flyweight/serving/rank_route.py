@@ -53,7 +53,7 @@ class RankRoute:
             served = self._desk.repository.answerer(model, version, {})
             inputs = columns_of(served.opened.takes, body.get("request", {}), body.get("candidates"))
             tensors = Tensors(inputs, _text(body, "id") or "", parameters=_timeout(body))
-            top, id_field = _top(body), _id_field(body)
+            top, id_field = _top(body), _id_field(body, served.opened.takes)
         except Refusal as refusal:
             self._desk.refuse("rank", model, refusal, caller)
             raise
@@ -143,6 +143,13 @@ def _as_texts(values: list[Any]) -> list[Any]:
     return [str(value) if type(value) is int else value for value in values]
 
 
+def raw_field(takes: Takes, candidates: list[dict[str, Any]]) -> str | None:
+    """Return the field that names the candidates where they have no `id`: the first that came as text, if any did."""
+    if any(ID in one for one in candidates):
+        return None
+    return next((name for name in takes.offered if isinstance(candidates[0][name], str)), None)
+
+
 def rank_scores(
     scores: NDArray[Any], candidates: list[dict[str, Any]], top: int, id_field: str
 ) -> list[dict[str, Any]]:
@@ -162,11 +169,11 @@ def rank_scores(
     return ranked
 
 
-def _id_field(body: Mapping[str, Any]) -> str:
+def _id_field(body: Mapping[str, Any], takes: Takes) -> str:
     """Return the candidates' field that is given back as their id; one that was asked for must be in each."""
     field = _text(body, "id_field")
     if field is None:
-        return ID
+        return raw_field(takes, body["candidates"]) or ID
     for place, candidate in enumerate(body["candidates"]):
         if field not in candidate:
             seen = ", ".join(sorted(candidate))

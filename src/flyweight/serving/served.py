@@ -60,7 +60,7 @@ class Served:
 
     def describe(self, versions: list[str]) -> dict[str, Any]:
         """Return the model's metadata, as the protocol v2 has it."""
-        return describe_model(self.model, versions, self.opened.ranker)
+        return describe_model(self.model, versions, self.opened.ranker, self.opened.takes.vocabularies.sizes)
 
     async def retire(self) -> None:
         """Answer what waits, then free the engine's memory."""
@@ -81,6 +81,8 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
     ranker = _started(source, settings)
     try:
         takes = takes_of(source.model, ranker, settings.max_candidates, vocabularies)
+        if both := sorted(vocabularies.ids.keys() & ranker.bundle.vocabularies.keys()):
+            logger.info("%s: --vocabulary goes before the bundle's own for %s", source.model, ", ".join(both))
         _check_digest(source, ranker.bundle.timing.files["manifest.json"].sha256)
         return Opened(source, ranker, takes, warm_up(ranker, takes))
     except BaseException:

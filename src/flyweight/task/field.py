@@ -1,9 +1,10 @@
 """One named input of a model: its role in a request and, for ids, the size of its vocabulary."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from flyweight.errors import InputError
+from flyweight.task.raw_values import RawValues, vocabulary_of
 
 Role = Literal["request", "candidate", "sample"]
 #: Name of the input of a hoisted model that says which request each row belongs to; left out, all belong to the first.
@@ -22,9 +23,13 @@ class Field:
         rows: for an id field the size of its vocabulary, so that every id lies in [0, rows); None for a dense field.
         unknown: the id of values that the vocabulary does not hold, as the model was trained to read it; a served id
             out of range is then taken for this one and counted. None refuses it.
+        vocabulary: the raw values, strings or whole numbers of a shop's own, in the order of their ids (None for that
+            of unknown ones), or a mapping from each to its id. The bundle carries them, and can then be asked with
+            them. A `Vocabulary` from then on.
 
     Raises:
-        InputError: the role is none of the three, `rows` is not a positive whole number, or `unknown` is no id.
+        InputError: the role is none of the three, `rows` is not a positive whole number, or `unknown` is no id; a raw
+            value is neither string nor whole number, or there twice, or has no row.
 
     Example:
         >>> Field(role="candidate", rows=68_509).is_id
@@ -34,6 +39,8 @@ class Field:
     role: Role = "sample"
     rows: int | None = None
     unknown: int | None = None
+    # Not shown nor compared: it says how the model is asked, not what the model is.
+    vocabulary: RawValues | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -48,6 +55,10 @@ class Field:
                 f"Field unknown must be an id from 0 to rows - 1; seen {self.unknown!r} with rows={self.rows}. "
                 "Leave it out to refuse ids that the vocabulary does not hold."
             )
+        if self.vocabulary is not None:
+            if self.rows is None:
+                raise InputError("A vocabulary belongs to a field of ids; give rows= with it, the rows of its table.")
+            object.__setattr__(self, "vocabulary", vocabulary_of(self.vocabulary, self.rows, self.unknown))
 
     def _is_known(self, id: object) -> bool:
         return isinstance(id, int) and not isinstance(id, bool) and self.rows is not None and 0 <= id < self.rows

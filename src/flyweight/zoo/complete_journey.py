@@ -20,10 +20,11 @@ from flyweight.task.field import Field, Role
 from flyweight.zoo.batches import Batches
 from flyweight.zoo.cache import Arrays, cached_arrays, fingerprint
 from flyweight.zoo.dataset import Dataset
+from flyweight.zoo.journey_raw_values import build_raw_values
 from flyweight.zoo.journey_rows import JourneyRows, sample_rows
 from flyweight.zoo.packaged import packaged_file
 from flyweight.zoo.progress import Progress, silent
-from flyweight.zoo.vocabulary import Ints, crossed, dense_ranks, frequency_ids
+from flyweight.zoo.vocabulary import UNKNOWN, Ints, crossed, dense_ranks, frequency_ids
 
 HOUSEHOLD = ("age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
 PRODUCT = ("manufacturer_id", "department", "brand", "product_category", "product_type", "package_size")
@@ -59,7 +60,11 @@ def load(progress: Progress = silent, batch_rows: int = 8192) -> Dataset:
     name = f"complete-journey-{FINGERPRINT[:12]}"
     arrays = cached_arrays(name, lambda: _checked(build(progress)))
     counts = arrays["vocabulary"].tolist()
-    fields = {field: Field(role, rows) for (field, role), rows in zip(ROLES.items(), counts, strict=True)}
+    raw = _raw_values(arrays)
+    fields = {
+        field: Field(role, rows, UNKNOWN, vocabulary=[None, *raw[field].tolist()] if field in raw else None)
+        for (field, role), rows in zip(ROLES.items(), counts, strict=True)
+    }
     bounds = np.cumsum([0, *arrays["split_rows"].tolist()]).tolist()
     train, validation, test = (
         Batches(
@@ -122,6 +127,19 @@ def _checked(arrays: Arrays) -> Arrays:
             f"Install the pinned version: pip install 'flyweight[demo]'"
         )
     return arrays
+
+
+def _raw_values(arrays: Arrays) -> Arrays:
+    """Return the texts of each plain field's ids from 1 on, kept beside the data; read from the files once (10 s)."""
+    tables = dict.fromkeys(PRODUCT, "products") | dict.fromkeys(HOUSEHOLD, "demographics")
+    plain = {name: tables.get(name, "") for name in ROLES if name not in {name for name, _, _ in CROSSES}}
+
+    def build() -> Arrays:
+        train = np.arange(len(arrays["week"])) < ROWS[0]
+        order = _split_order(np.sort(arrays["week"]) <= LAST_TRAIN_WEEK)
+        return build_raw_values(arrays["ids"][train][:, : len(plain)], order[: ROWS[0]], plain)
+
+    return cached_arrays(f"complete-journey-raw-values-{FINGERPRINT[:12]}", build)
 
 
 def _split_order(train: NDArray[np.bool_], seed: int = 1) -> Ints:

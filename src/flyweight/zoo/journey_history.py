@@ -12,7 +12,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from flyweight.task.field import Field
 from flyweight.zoo import complete_journey as journey
 from flyweight.zoo.batches import Batches
 from flyweight.zoo.cache import Arrays, cached_arrays
@@ -85,7 +84,7 @@ def load(progress: Progress = silent) -> Dataset:
         return HistoryBatches(widths, ids, split.target, split.extra, split.size, purchases, first, last)
 
     fields = {name: field for name, field in plain.fields.items() if name not in crosses}
-    fields["history"] = Field("request", plain.fields["product_id"].rows)
+    fields["history"] = replace(plain.fields["product_id"], role="request")
     train, validation, test = (
         with_history(split, place) for place, split in enumerate((plain.train, plain.validation, plain.test))
     )

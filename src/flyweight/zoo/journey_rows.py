@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 WEEK_BITS, STORE_BITS, HOUSEHOLD_BITS, PRODUCT_BITS, PLACE_BITS = 6, 16, 12, 25, 6
 NEGATIVES_PER_POSITIVE = 3
-_PLACES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # the codes of display and mailer locations
+#: The codes of display and mailer locations.
+PLACES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def sample_rows(transactions: Path, promotions: Path, seed: int = 0) -> JourneyR
 
 
 def _place_codes(column: pa.DictionaryArray) -> Ints:
-    codes = np.array([_PLACES.index(value) for value in column.dictionary.to_pylist()], dtype=np.int64)
+    codes = np.array([PLACES.index(value) for value in column.dictionary.to_pylist()], dtype=np.int64)
     return np.asarray(codes[column.indices.to_numpy()])
 
 

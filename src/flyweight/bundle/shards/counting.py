@@ -35,7 +35,7 @@ def count_rows(
     """
     counts = [np.zeros(own, np.int64) for own in rows]
     asking = Asking(lookups, [one.places for one in plan])
-    due = {name: due_of(name, entry) for name, entry in bundle.manifest.inputs.items()}
+    due = {name: due_of(name, entry, bundle.vocabularies.get(name)) for name, entry in bundle.manifest.inputs.items()}
     maps = {name: np.asarray(ids, np.int64) for name, ids in bundle.manifest.id_maps.items()}
     with stage("Counting rows"):
         for batch in traffic:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from flyweight.bundle.entry import Count, Entry, File, Name, Sha256, Text
-from flyweight.bundle.manifest import Dtype, Manifest, Size, SkippedEntry
+from flyweight.bundle.manifest import FORMAT, Dtype, Manifest, Size, SkippedEntry
 from flyweight.bundle.samples import ArrayEntry
 from flyweight.bundle.strict_json import checksum
 
-#: Of a sharded bundle; one more than any plain bundle's so far, so that older readers name the version to get.
+#: Of a sharded bundle without vocabularies; with them it is that of any bundle with them.
 SHARDED_FORMAT = 3
 #: The graph that works out which rows a request asks for.
 LOOKUPS = "lookups.onnx"
@@ -116,8 +116,10 @@ class Plan(Entry):
 class ShardedManifest(Manifest):
     """`manifest.json` of a sharded bundle: that of the bundle it was made of, and the plan."""
 
-    format: Annotated[int, Field(ge=SHARDED_FORMAT, le=SHARDED_FORMAT)]
-    files: dict[Literal["model.onnx", "model.onnx.data", "samples.json", "lookups.onnx"], File]  # type: ignore[assignment]
+    format: Annotated[int, Field(ge=SHARDED_FORMAT, le=FORMAT)]
+    files: dict[  # type: ignore[assignment]
+        Literal["model.onnx", "model.onnx.data", "samples.json", "vocabularies.safetensors", "lookups.onnx"], File
+    ]
     shards: Plan
 
 

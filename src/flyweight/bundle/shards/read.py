@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 from flyweight.bundle.files import LIMITS, OPTIONAL, check_file, check_folder, list_sizes, read_bytes
 from flyweight.bundle.graph import Graph, check_graph
 from flyweight.bundle.manifest import DATA, MANIFEST, MODEL, REPORT, SAMPLES, TIMING, InputEntry
-from flyweight.bundle.read import Bundle, check_hash, check_records, read_samples, read_timing
+from flyweight.bundle.read import Bundle, check_hash, check_records, checked_vocabularies, read_samples, read_timing
 from flyweight.bundle.shards.plan import LOOKUPS, Plan, ShardedManifest, plan_hash
 from flyweight.bundle.shards.shard_folder import FOLDER
 from flyweight.bundle.strict_json import parse, validate
@@ -78,7 +78,7 @@ def _read(path: Path) -> Front:
         check_file(path / DATA, manifest.files["model.onnx.data"])
     graph, taken = _check_graphs(path, manifest, sizes.get(DATA))
     samples = read_samples(path, manifest, graph)
-    bundle = Bundle(path, manifest, timing, samples, graph, sizes)
+    bundle = Bundle(path, manifest, timing, samples, graph, sizes, checked_vocabularies(path, manifest))
     return Front(bundle, manifest.shards, plan_hash(manifest.shards), taken)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from flyweight.bundle.load import load
 from flyweight.bundle.shards.read import Front, read_front
 from flyweight.bundle.shards.shard_folder import FOLDER, open_shard
-from flyweight.bundle.verify import Check, Verification, agreements
+from flyweight.bundle.verify import Check, Verification, agreements, check_vocabularies
 from flyweight.errors import BundleError, FlyweightError
 
 
@@ -28,6 +28,7 @@ def verify_sharded(
     checks = [
         Check("files", True, f"{len(sizes)} files, {sum(sizes.values()):,} bytes, every size and hash as recorded"),
         Check("model", True, f"{nodes:,} nodes, every operator and constant known and within bounds"),
+        *check_vocabularies(front.bundle),
         *_folders(front),
         _scores(front, shards, engine),
     ]

@@ -7,14 +7,14 @@ from onnx import ModelProto
 from onnx.external_data_helper import load_external_data_for_model
 
 import flyweight
-from flyweight.bundle.manifest import DATA, MANIFEST, MODEL, REPORT, SAMPLES, TIMING
+from flyweight.bundle.manifest import DATA, FORMAT, MANIFEST, MODEL, REPORT, SAMPLES, VOCABULARIES
 from flyweight.bundle.read import Bundle
 from flyweight.bundle.shards.cut import Cut
 from flyweight.bundle.shards.plan import LOOKUPS, SHARDED_FORMAT, Plan
 from flyweight.bundle.shards.read import FILES
-from flyweight.bundle.strict_json import canonical, checksum
+from flyweight.bundle.strict_json import canonical
 from flyweight.bundle.timing import Latencies
-from flyweight.bundle.write import copy_file, described, write_file
+from flyweight.bundle.write import copy_file, described, write_file, write_timing
 from flyweight.errors import InputError
 
 #: Constants of more bytes lie beside the graph.
@@ -40,20 +40,23 @@ def write_lookups(part: Path, cut: Cut, bundle: Bundle) -> None:
 def write_front(part: Path, cut: Cut, bundle: Bundle, plan: Plan) -> None:
     """Write all of a front but the graph of the lookups, which is there already."""
     _save_model(cut.front, part, bundle)
-    copies = {name: copy_file(bundle.path / name, part / name) for name in (SAMPLES, REPORT)}
+    carried = (SAMPLES, VOCABULARIES) if bundle.vocabularies else (SAMPLES,)
+    copies = {name: copy_file(bundle.path / name, part / name) for name in carried}
+    page = copy_file(bundle.path / REPORT, part / REPORT)
     written = [name for name in (MODEL, DATA, LOOKUPS) if (part / name).is_file()]
-    files = {SAMPLES: copies[SAMPLES], **{name: described((part / name).read_bytes()) for name in written}}
-    manifest = bundle.manifest.model_dump()
+    files = {**copies, **{name: described((part / name).read_bytes()) for name in written}}
+    manifest = bundle.manifest.as_written()
     manifest.update(
-        format=SHARDED_FORMAT, flyweight=flyweight.__version__, files=files, shards=plan.model_dump()
+        format=FORMAT if bundle.vocabularies else SHARDED_FORMAT,
+        flyweight=flyweight.__version__,
+        files=files,
+        shards=plan.model_dump(),
     )
     text = canonical(manifest)
     write_file(part / MANIFEST, text)
     # What was timed is the bundle in one piece: engine and threads are a good guess, the times would be wrong.
-    timing = bundle.timing.model_copy(update={"latency": Latencies(), "resident_bytes": {}}).model_dump()
-    del timing["checksum"]
-    timing["files"] = {MANIFEST: described(text), REPORT: copies[REPORT]}
-    write_file(part / TIMING, canonical({**timing, "checksum": checksum(timing)}))
+    timing = bundle.timing.model_copy(update={"latency": Latencies(), "resident_bytes": {}})
+    write_timing(part, timing, {MANIFEST: described(text), REPORT: page})
 
 
 def _save_model(model: ModelProto, part: Path, bundle: Bundle) -> None:

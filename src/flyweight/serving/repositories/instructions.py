@@ -35,8 +35,21 @@ def instruction_files(model: ServedModel, target: Target, seen: Agreement, unrea
         "model_version": str(model.version),
         "outputs": [as_json_tensor(output, call.scores)],
     }
-    words = _readme(model, target, seen, unread)
+    words = _readme(model, target, seen, unread) + raw_value_words(model)
     return {README: words, REQUEST: _json(request), RESPONSE: _json(response)}
+
+
+def raw_value_words(model: ServedModel) -> str:
+    """Return what becomes of a bundle's raw values in another server; "" where it carries none."""
+    names = [one.name for one in model.signature.inputs if one.name in model.bundle.vocabularies]
+    if not names:
+        return ""
+    listed = ", ".join(names)
+    return (
+        "\nThe bundle's vocabularies do not come along: a graph cannot look text up the same way in every server.\n"
+        f"Send ids here, never raw values, for {listed}.\n"
+        "`flyweight serve` takes both.\n"
+    )
 
 
 def _json(value: Any) -> str:
