@@ -235,6 +235,33 @@ def test_a_bundle_of_other_inputs_is_refused(
     run(paths["1"], story)
 
 
+def test_a_load_that_fails_leaves_an_unloaded_model_unloaded_and_the_service_ready(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.unload("ranker")
+        assert all(one.ready for one in fleet.repositories)
+        with pytest.raises(FlyweightError, match=r"nowhere is nothing.*the model stays unloaded"):
+            await fleet.changes.load("ranker", "/nowhere")
+        assert all(one.ready for one in fleet.repositories)
+        assert "nowhere is nothing" in fleet.repositories[0].index()[0]["reason"]
+
+    run(paths["1"], story)
+
+
+def test_a_service_ends_in_the_middle_of_a_change(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]))
+        repository = fleet.repositories[0]
+        asked = asyncio.create_task(Desk(repository).answer("http", "ranker", "1", Tensors(dict(ARRAYS))))
+        drains = asyncio.create_task(repository.drain())
+        await asyncio.sleep(0)  # the request waits, and the end for it
+        repository.apply(fleet.changes.rollouts["ranker"].unloaded())
+        await repository.settle("ranker")
+        await drains
+        assert (await asked).version == "1"
+
+    run(paths["1"], story)
+
+
 def test_a_canarys_field_must_be_a_requests_input(paths: dict[str, Path]) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.changes.load("ranker", str(paths["2"]), activate=False)
