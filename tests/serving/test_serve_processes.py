@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from running_service import COMMAND, SOURCE, Service, body_of, request, scores_of, started
+from running_service import COMMAND, SOURCE, Service, body_of, children_of, request, scores_of, started
 
 ARRAYS = request(200)
 BODY = orjson.dumps(body_of(ARRAYS))
@@ -139,6 +139,18 @@ def test_busy_service_refuses_at_once_and_takes_the_connection_further(hoisted: 
             assert ask_once(second).startswith(b"HTTP/1.1 200")
 
 
+def begun(*arguments: object) -> "subprocess.Popen[str]":
+    """A service that has just been started."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+        start_new_session=True,
+    )
+
+
 def refused(*arguments: object) -> str:
     """What a service that does not start says."""
     found = subprocess.run(
@@ -159,6 +171,22 @@ def test_bad_start_is_one_line(hoisted: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port} cannot be taken: Address already in use" in refused(hoisted, "--port", port)
+
+
+def test_two_services_never_share_a_port(hoisted: Path, service: Service) -> None:
+    grpc = service.grpc.rpartition(":")[2]
+    assert f"127.0.0.1:{grpc} cannot be taken: Address already in use" in refused(hoisted, "--grpc-port", grpc)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))  # as another service that is still reading its bundles
+        port = other.getsockname()[1]
+        starts = begun(hoisted, "--port", port)
+        while not children_of(starts.pid):
+            time.sleep(0.01)
+        other.listen()
+        said = " ".join(starts.communicate(timeout=60)[0].split())
+    assert starts.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened at: Address already in use. Choose another with --port" in said
 
 
 def test_worker_imports_no_torch() -> None:

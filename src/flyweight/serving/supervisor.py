@@ -224,11 +224,15 @@ def bind_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     except OSError as error:
         raise InputError(f"--host {host!r} is no address: {error.strerror or error}.") from error
     try:
-        # SO_REUSEADDR would let a second service of ours take a port that is bound and not listened at.
-        if option != "--port":
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        else:
+        if option == "--port":  # connections of a service that has just ended hold the port for a minute
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            # Workers bind it too, each its own socket. Such sockets share a port with any other service of this user,
+            # and callers would get answers of both; so it is tried first whether the port is free.
+            with socket.socket(family, kind, number) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
     except OSError as error:
         listening.close()

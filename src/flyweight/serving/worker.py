@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from flyweight.errors import InputError
 from flyweight.serving.access import Access
 from flyweight.serving.administration import AskedAdministration
 from flyweight.serving.answering import Desk
@@ -83,7 +84,7 @@ class Worker:
             What `Follower.begin` found of each model.
 
         Raises:
-            FlyweightError: a bundle that is to answer is bad.
+            FlyweightError: a bundle that is to answer is bad, or another service listens at the port.
         """
         told = settings_from_json(settings)
         start_logging(told.watching.log_format, "worker")
@@ -122,6 +123,17 @@ class Worker:
         self._serving = asyncio.create_task(self._server.run_until_told())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.005)
+        if self._serving.done():
+            failed, self._serving = self._serving, None
+            try:
+                await failed
+            except OSError as error:
+                # Two services may bind a port at the same time; the first to listen has it.
+                where = address_of(settings.host, settings.port)
+                raise InputError(
+                    f"{where} cannot be listened at: {error.strerror or error}. Choose another with --port; 0 takes "
+                    "any free one."
+                ) from error
 
     async def snapshot(self) -> dict[str, Any]:
         """Return what this worker counted so far."""
