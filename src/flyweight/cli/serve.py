@@ -142,11 +142,14 @@ def run_service(settings: "Settings") -> None:
     if settings.watching.telemetry:
         check_tracing()
 
-    async def run() -> None:
-        await Supervisor(settings, _say_ready).run()
+    async def run() -> int:
+        return await Supervisor(settings, _say_ready).run()
 
-    asyncio.run(run())
-    out.print("Ended; every request that was accepted is answered.")
+    lost = asyncio.run(run())
+    if lost:
+        out.print(f"Ended; {lost} worker{'' if lost == 1 else 's'} did not end in order, what they answered is lost.")
+    else:
+        out.print("Ended; every request that was accepted is answered.")
 
 
 def _say_ready(settings: "Settings", processes: str = "") -> None:

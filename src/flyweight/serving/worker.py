@@ -190,7 +190,9 @@ async def _work(listening: socket.socket, channel: socket.socket, seats: int, pl
 
 def main() -> None:
     """Run a worker on the sockets and the file whose numbers are its arguments."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the one above decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # what a terminal sends to all its processes; the one above decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     start_logging("auto", "worker")  # until it is told how
     http, wire, seats, place = map(int, sys.argv[1:5])
     uvloop.run(_work(socket.socket(fileno=http), socket.socket(fileno=wire), seats, place))
