@@ -14,6 +14,7 @@ from version_bundles import version_bundle
 from flyweight.errors import EngineError, FlyweightError
 from flyweight.serving.administration import OwnAdministration
 from flyweight.serving.answering import Desk
+from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
 from flyweight.serving.refusal import Refusal
@@ -123,6 +124,29 @@ def test_a_bundle_that_is_held_is_not_loaded_twice_and_a_version_never_changes(p
         assert (await fleet.changes.load("ranker"))["answering"] == "2"  # the bundle loaded last, by its old name
 
     run(paths["1"], story)
+
+
+def test_a_link_that_is_moved_is_a_new_version_and_the_old_one_stays_what_it_was(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    link, moved = tmp_path / "current", tmp_path / "moved"
+    link.symlink_to(paths["1"])
+
+    async def story(fleet: Fleet) -> None:
+        moved.symlink_to(paths["2"])
+        moved.replace(link)
+        await fleet.changes.load("ranker")
+        assert await fleet.answers() == ["2"] * 3
+        rollout = fleet.changes.rollouts["ranker"]
+        assert [one.path for one in rollout.held] == [str(paths[version]) for version in ("1", "2")]
+        fresh = Follower(Repository(fleet.repositories[0].settings))
+        assert (await fresh.begin(rollout, first=False))["failed"] == {}  # a worker that replaces another
+        for served in fresh.repository.models["ranker"].versions.values():
+            served.opened.ranker.close()
+        kept = {"ranker": fleet.changes.rollouts["ranker"].going_back()}
+        assert begin_rollouts([Source("ranker", str(link))], kept) == kept  # a restart undoes no going back
+
+    run(link, story)
 
 
 def test_a_process_of_its_own_changes_as_many_do(paths: dict[str, Path]) -> None:

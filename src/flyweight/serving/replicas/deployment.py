@@ -37,7 +37,7 @@ def check_bundles(settings: Settings) -> Settings:
     sources = []
     for source in settings.sources:
         opened = open_bundle(source, settings)
-        sources.append(replace(source, digest=opened.digest))
+        sources.append(replace(source.where_it_lies(), digest=opened.digest))
         opened.ranker.close()
     return replace(settings, sources=tuple(sources))
 
