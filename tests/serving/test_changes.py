@@ -331,6 +331,30 @@ def test_the_shadow_is_compared_and_breaks_no_answer(paths: dict[str, Path]) -> 
     run(paths["1"], story)
 
 
+def test_what_a_shadow_showed_beside_one_version_is_not_added_to_what_it_shows_beside_another(
+    paths: dict[str, Path],
+) -> None:
+    async def story(fleet: Fleet) -> None:
+        for version in ("2", "3"):
+            await fleet.changes.load("ranker", str(paths[version]), activate=False)
+        await fleet.changes.set_shadow("ranker", {"version": "3"})
+        for version in ("1", "2"):
+            await fleet.changes.activate("ranker", version)
+            assert await fleet.answers() == [version] * 3
+            for repository in fleet.repositories:
+                shadowing = repository.models["ranker"].shadowing
+                assert shadowing is not None
+                await shadowing.settle()
+            found = await fleet.changes.drift("ranker")
+            apart = scores_of(ARRAYS) * (FACTORS["3"] - FACTORS[version])
+            assert found["compared"] == 3
+            assert found["mean_difference"] == pytest.approx(apart.mean(), rel=1e-4)
+        await fleet.changes.set_canary("ranker", {"version": "1", "percent": 0})
+        assert (await fleet.changes.drift("ranker"))["compared"] == 3  # who answers is the same
+
+    run(paths["1"], story)
+
+
 def test_only_versions_that_may_answer_are_asked_whether_they_have_room(paths: dict[str, Path]) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.changes.load("ranker", str(paths["2"]))

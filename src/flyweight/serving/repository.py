@@ -195,7 +195,8 @@ class Repository:
 
     def _set_shadow(self, entry: Model, rollout: Rollout) -> None:
         shadow, running = rollout.shadow, entry.shadowing
-        if running is not None and running.shadow == shadow:
+        # What it showed beside one version says nothing of how it compares with another.
+        if running is not None and running.shadow == shadow and rollout.answering == entry.rollout.answering:
             return
         if running is not None:
             self._stopping.append(running)
