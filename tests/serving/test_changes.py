@@ -19,7 +19,7 @@ from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
-from flyweight.serving.rollout import begun_with
+from flyweight.serving.rollout import Rollout, begun_with
 from flyweight.serving.settings import Settings, Source
 from flyweight.serving.state_folder import FILE, StateFolder
 from flyweight.serving.tensors import Tensors
@@ -236,6 +236,21 @@ def test_a_process_that_begins_without_one_version_takes_it_from_all(paths: dict
         fresh.repository.models["ranker"].versions["1"].opened.ranker.close()
 
     run(paths["1"], story)
+
+
+def test_a_model_added_later_whose_bundle_is_lost_is_left_unloaded(paths: dict[str, Path]) -> None:
+    async def story() -> None:
+        fresh = Follower(Repository(Settings(sources=(Source("ranker", str(paths["1"])),), threads=1)))
+        added = Rollout("added", Source("added", "/nowhere")).holding(Source("added", "/nowhere", "4"))
+        with pytest.raises(FlyweightError, match="nowhere"):
+            await fresh.begin(added, first=False)  # others serve it
+        found = await fresh.begin(added, first=True)
+        assert list(found["failed"]) == ["4"]
+        assert added.without(found["failed"]).newest == 4
+        with pytest.raises(Refusal, match="'added' is not ready: unloaded"):
+            fresh.repository.answerer("added", None, {})
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize(
