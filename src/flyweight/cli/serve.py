@@ -87,12 +87,19 @@ def serve(
         keep=keep,
         state=None if state is None else str(state.resolve()),
     )
-    if not (ray or ray_address):
-        run_service(settings)
-        return
     from flyweight.serving.replicas.scaling import Scaling
 
-    scaling = Scaling(min_replicas, max_replicas or min_replicas, target_ongoing, replica_cores)
+    scaling = Scaling(
+        min_replicas, min_replicas if max_replicas is None else max_replicas, target_ongoing, replica_cores
+    )
+    if not (ray or ray_address):
+        if detach or scaling != Scaling():
+            raise InputError(
+                "--min-replicas, --max-replicas, --target-ongoing, --replica-cores and --detach are of replicas on "
+                "Ray: add --ray, or give --workers for processes of this machine."
+            )
+        run_service(settings)
+        return
     run_replicas(settings, scaling, ray_address, detach=detach)
 
 
