@@ -55,8 +55,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """Return the workers' process numbers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(one) for one in children.split()]
+        return children_of(self.process.pid)
 
     def wait_for(self, pattern: str, seconds: float = 30) -> re.Match[str]:
         """Return what a pattern finds in the output, as soon as it is there."""
@@ -72,6 +71,11 @@ class Service:
         """Collect the output until it ends."""
         assert self.process.stdout is not None
         self.lines.extend(iter(self.process.stdout.readline, ""))
+
+
+def children_of(process: int) -> list[int]:
+    """The numbers of the processes that one has started."""
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from version_bundles import version_bundle
 from flyweight.errors import EngineError, FlyweightError
 from flyweight.serving.administration import OwnAdministration
 from flyweight.serving.answering import Desk
+from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
-from flyweight.serving.rollout import begun_with
+from flyweight.serving.rollout import Rollout, begun_with
 from flyweight.serving.settings import Settings, Source
 from flyweight.serving.state_folder import FILE, StateFolder
 from flyweight.serving.tensors import Tensors
@@ -125,6 +126,29 @@ def test_a_bundle_that_is_held_is_not_loaded_twice_and_a_version_never_changes(p
     run(paths["1"], story)
 
 
+def test_a_link_that_is_moved_is_a_new_version_and_the_old_one_stays_what_it_was(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    link, moved = tmp_path / "current", tmp_path / "moved"
+    link.symlink_to(paths["1"])
+
+    async def story(fleet: Fleet) -> None:
+        moved.symlink_to(paths["2"])
+        moved.replace(link)
+        await fleet.changes.load("ranker")
+        assert await fleet.answers() == ["2"] * 3
+        rollout = fleet.changes.rollouts["ranker"]
+        assert [one.path for one in rollout.held] == [str(paths[version]) for version in ("1", "2")]
+        fresh = Follower(Repository(fleet.repositories[0].settings))
+        assert (await fresh.begin(rollout, first=False))["failed"] == {}  # a worker that replaces another
+        for served in fresh.repository.models["ranker"].versions.values():
+            served.opened.ranker.close()
+        kept = {"ranker": fleet.changes.rollouts["ranker"].going_back()}
+        assert begin_rollouts([Source("ranker", str(link))], kept) == kept  # a restart undoes no going back
+
+    run(link, story)
+
+
 def test_a_process_of_its_own_changes_as_many_do(paths: dict[str, Path]) -> None:
     async def story(fleet: Fleet) -> None:
         alone = OwnAdministration(fleet.repositories[0])
@@ -214,6 +238,21 @@ def test_a_process_that_begins_without_one_version_takes_it_from_all(paths: dict
     run(paths["1"], story)
 
 
+def test_a_model_added_later_whose_bundle_is_lost_is_left_unloaded(paths: dict[str, Path]) -> None:
+    async def story() -> None:
+        fresh = Follower(Repository(Settings(sources=(Source("ranker", str(paths["1"])),), threads=1)))
+        added = Rollout("added", Source("added", "/nowhere")).holding(Source("added", "/nowhere", "4"))
+        with pytest.raises(FlyweightError, match="nowhere"):
+            await fresh.begin(added, first=False)  # others serve it
+        found = await fresh.begin(added, first=True)
+        assert list(found["failed"]) == ["4"]
+        assert added.without(found["failed"]).newest == 4
+        with pytest.raises(Refusal, match="'added' is not ready: unloaded"):
+            fresh.repository.answerer("added", None, {})
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -231,6 +270,33 @@ def test_a_bundle_of_other_inputs_is_refused(
         with pytest.raises(FlyweightError, match=words):
             await fleet.changes.load("ranker", str(odd))
         assert await fleet.answers() == ["1"] * 3
+
+    run(paths["1"], story)
+
+
+def test_a_load_that_fails_leaves_an_unloaded_model_unloaded_and_the_service_ready(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.unload("ranker")
+        assert all(one.ready for one in fleet.repositories)
+        with pytest.raises(FlyweightError, match=r"nowhere is nothing.*the model stays unloaded"):
+            await fleet.changes.load("ranker", "/nowhere")
+        assert all(one.ready for one in fleet.repositories)
+        assert "nowhere is nothing" in fleet.repositories[0].index()[0]["reason"]
+
+    run(paths["1"], story)
+
+
+def test_a_service_ends_in_the_middle_of_a_change(paths: dict[str, Path]) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]))
+        repository = fleet.repositories[0]
+        asked = asyncio.create_task(Desk(repository).answer("http", "ranker", "1", Tensors(dict(ARRAYS))))
+        drains = asyncio.create_task(repository.drain())
+        await asyncio.sleep(0)  # the request waits, and the end for it
+        repository.apply(fleet.changes.rollouts["ranker"].unloaded())
+        await repository.settle("ranker")
+        await drains
+        assert (await asked).version == "1"
 
     run(paths["1"], story)
 
@@ -276,6 +342,30 @@ def test_the_shadow_is_compared_and_breaks_no_answer(paths: dict[str, Path]) -> 
         await fleet.changes.set_shadow("ranker", None)
         with pytest.raises(Refusal, match="has no shadow; set one first"):
             await fleet.changes.drift("ranker")
+
+    run(paths["1"], story)
+
+
+def test_what_a_shadow_showed_beside_one_version_is_not_added_to_what_it_shows_beside_another(
+    paths: dict[str, Path],
+) -> None:
+    async def story(fleet: Fleet) -> None:
+        for version in ("2", "3"):
+            await fleet.changes.load("ranker", str(paths[version]), activate=False)
+        await fleet.changes.set_shadow("ranker", {"version": "3"})
+        for version in ("1", "2"):
+            await fleet.changes.activate("ranker", version)
+            assert await fleet.answers() == [version] * 3
+            for repository in fleet.repositories:
+                shadowing = repository.models["ranker"].shadowing
+                assert shadowing is not None
+                await shadowing.settle()
+            found = await fleet.changes.drift("ranker")
+            apart = scores_of(ARRAYS) * (FACTORS["3"] - FACTORS[version])
+            assert found["compared"] == 3
+            assert found["mean_difference"] == pytest.approx(apart.mean(), rel=1e-4)
+        await fleet.changes.set_canary("ranker", {"version": "1", "percent": 0})
+        assert (await fleet.changes.drift("ranker"))["compared"] == 3  # who answers is the same
 
     run(paths["1"], story)
 

@@ -16,8 +16,11 @@ import orjson
 import pytest
 from ray_node import Node, descendants, one_node, title, wait_for
 from running_service import Service, body_of, request, scores_of, started
+from typer.testing import CliRunner
 
+from flyweight.cli.main import app
 from flyweight.errors import BundleError, InputError
+from flyweight.serving.replicas import deployment
 from flyweight.serving.replicas.deployment import in_words
 from flyweight.serving.replicas.node_check import check_told, hashes_of, sent_as_it_is
 from flyweight.serving.replicas.ray_cluster import join_cluster
@@ -226,6 +229,28 @@ def test_a_node_that_lacks_a_bundle_or_has_another_is_named(tmp_path: Path) -> N
         check_told("10.0.0.7", {**told, "version": ""}, due)
 
 
+@pytest.mark.parametrize(("replacing", "left"), [(False, []), (True, ["the replicas"])])
+def test_replicas_that_nobody_reaches_are_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch, replacing: bool, left: list[str]
+) -> None:
+    there = ["the replicas"]
+    monkeypatch.setattr(deployment, "state", lambda: ("RUNNING", ""))
+    monkeypatch.setattr(deployment, "take_down", lambda drain_seconds: there.clear())
+    monkeypatch.setattr(deployment, "PORT_SECONDS", 0.0)
+    settings = Settings(sources_of(["x.fly"]), port=1)
+    with pytest.raises(InputError, match=r"Replicas run, and nothing answers at 127\.0\.0\.1:1"):
+        deployment.wait_until_answering(settings, 0.0, threading.Event(), replacing=replacing)
+    assert there == left
+
+
+@pytest.mark.parametrize("option", [["--min-replicas", "2"], ["--max-replicas", "2"], ["--detach"]])
+def test_options_of_replicas_without_ray_are_refused(option: list[str]) -> None:
+    with pytest.raises(InputError, match="are of replicas on Ray: add --ray, or give --workers"):
+        CliRunner().invoke(app, ["serve", "x.fly", *option], catch_exceptions=False)
+    with pytest.raises(InputError, match=r"--max-replicas must be 1 .* seen 0"):
+        CliRunner().invoke(app, ["serve", "x.fly", "--ray", "--max-replicas", "0"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -257,5 +282,9 @@ def test_options_that_replicas_have_not_are_refused(tmp_path: Path) -> None:
             serve_on_ray(settings, Scaling(), None, print, detach=False)
     with pytest.raises(InputError, match=r"need 9999; this machine has"):
         serve_on_ray(Settings(sources), Scaling(9999, 9999), None, print, detach=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port} cannot be taken: Address already in use"):
+            serve_on_ray(Settings(sources, port=port), Scaling(), None, print, detach=False)
     with pytest.raises(InputError, match="--detach needs a cluster that stays"):
         serve_on_ray(Settings(sources), Scaling(), None, print, detach=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from running_service import COMMAND, SOURCE, Service, body_of, request, scores_of, started
+from running_service import COMMAND, SOURCE, Service, body_of, children_of, request, scores_of, started
 
 ARRAYS = request(200)
 BODY = orjson.dumps(body_of(ARRAYS))
@@ -95,7 +95,7 @@ def test_killed_worker_is_replaced_and_the_other_answers_on(hoisted: Path) -> No
         first = service.workers()
         assert len(first) == 2
         os.kill(first[0], signal.SIGKILL)
-        service.wait_for(f"Worker {first[0]} ended with code -9; requests that it was answering are lost")
+        service.wait_for(rf"Worker {first[0]} was killed \(SIGKILL.*\); requests that it was answering are lost")
         for _ in range(20):
             assert service.ask("POST", "/v2/models/ranker/infer", BODY)[0] == 200
         end = time.monotonic() + 20
@@ -139,6 +139,18 @@ def test_busy_service_refuses_at_once_and_takes_the_connection_further(hoisted: 
             assert ask_once(second).startswith(b"HTTP/1.1 200")
 
 
+def begun(*arguments: object) -> "subprocess.Popen[str]":
+    """A service that has just been started."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+        start_new_session=True,
+    )
+
+
 def refused(*arguments: object) -> str:
     """What a service that does not start says."""
     found = subprocess.run(
@@ -159,6 +171,100 @@ def test_bad_start_is_one_line(hoisted: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port} cannot be taken: Address already in use" in refused(hoisted, "--port", port)
+
+
+def test_what_ends_out_of_order_is_told(hoisted: Path) -> None:
+    with started(hoisted, "--max-wait-us", "9000000", "--deadline-ms", "20000") as service:
+        waits = sent(service)
+        service.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(service.workers()[0], signal.SIGKILL)
+        assert waits.recv(100) == b""
+        service.wait_for("Ended; 1 worker did not end in order, what they answered is lost")
+        waits.close()
+
+
+def test_ctrl_c_twice_waits_for_nothing(hoisted: Path) -> None:
+    with started(hoisted, "--max-wait-us", "9000000", "--deadline-ms", "20000") as service:
+        waits, begun = sent(service), time.monotonic()
+        os.killpg(service.process.pid, signal.SIGINT)
+        time.sleep(1.2)
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.process.wait(20) == 0
+        assert time.monotonic() - begun < 5
+        service.wait_for("Told to end for the second time: what is being answered is cut off")
+        waits.close()
+
+
+def test_a_terminal_that_closes_loses_nothing_accepted(hoisted: Path) -> None:
+    with started(hoisted, "--max-wait-us", "900000", "--deadline-ms", "20000", "--drain", "0") as service:
+        with sent(service) as waits:
+            os.killpg(service.process.pid, signal.SIGHUP)
+            assert waits.recv(100).startswith(b"HTTP/1.1 200 OK")
+        service.wait_for("Ended; every request that was accepted is answered")
+
+
+def test_a_service_that_no_worker_can_serve_any_more_ends_with_the_reason(hoisted: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(hoisted, tmp_path / "ranker.fly")
+    with started(bundle) as service:
+        bundle.rename(tmp_path / "away")
+        os.kill(service.workers()[0], signal.SIGKILL)
+        assert service.process.wait(60) == 2
+        service.wait_for("error: No worker is left, and none can start in 5 tries: .*ranker.fly is nothing")
+
+
+def test_a_worker_that_dies_at_its_start_is_told_of(hoisted: Path) -> None:
+    starts = begun(hoisted, "--port", "0")
+    while not children_of(starts.pid):
+        time.sleep(0.01)
+    os.kill(worker := children_of(starts.pid)[0], signal.SIGKILL)
+    said = " ".join(starts.communicate(timeout=60)[0].split())
+    assert said.startswith(f"error: Worker {worker} was killed (SIGKILL; has the machine run out of memory?) before it")
+    starts = begun(hoisted, "--port", "0")
+    while not children_of(starts.pid):
+        time.sleep(0.01)
+    os.killpg(starts.pid, signal.SIGINT)
+    said = starts.communicate(timeout=60)[0]
+    assert (said, starts.returncode) == ("Ended; every request that was accepted is answered.\n", 0)
+
+
+def test_a_file_in_the_folder_of_the_start_stands_for_no_module(hoisted: Path, tmp_path: Path) -> None:
+    (tmp_path / "orjson.py").write_text("raise SystemExit('another module')")
+    found = subprocess.run(
+        [sys.executable, "-P", *COMMAND[1:], str(hoisted), "--port", "0", "--engine", "none"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "400"},
+    )
+    assert "Engine 'none'" in found.stderr  # by the worker, which was there to say so
+
+
+def sent(service: Service) -> socket.socket:
+    """A connection with a request that the service has taken and not answered yet."""
+    host, port = service.http.split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.sendall(HEAD + BODY)
+    while b"flyweight_waiting_requests{model=\"ranker\",version=\"1\"} 1" not in service.ask("GET", "/metrics")[1]:
+        time.sleep(0.02)
+    return connection
+
+
+def test_two_services_never_share_a_port(hoisted: Path, service: Service) -> None:
+    grpc = service.grpc.rpartition(":")[2]
+    assert f"127.0.0.1:{grpc} cannot be taken: Address already in use" in refused(hoisted, "--grpc-port", grpc)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))  # as another service that is still reading its bundles
+        port = other.getsockname()[1]
+        starts = begun(hoisted, "--port", port)
+        while not children_of(starts.pid):
+            time.sleep(0.01)
+        other.listen()
+        said = " ".join(starts.communicate(timeout=60)[0].split())
+    assert starts.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened at: Address already in use. Choose another with --port" in said
 
 
 def test_worker_imports_no_torch() -> None:

@@ -89,6 +89,26 @@ def test_sum_keeps_what_a_dead_worker_told() -> None:
     assert added(EMPTY, EMPTY) == EMPTY
 
 
+def test_sums_of_two_who_ask_at_once_never_fall() -> None:
+    class Slow(Wire):
+        pauses = iter([0.05, 0.0, 0.0])
+
+        async def ask(self, verb: str) -> dict[str, object]:
+            await asyncio.sleep(next(self.pauses))  # the first who asks waits the longest
+            return await super().ask(verb)
+
+    async def story() -> None:
+        wires = {1: Wire(3, 5, 6), 2: Slow(10, 11, 12)}
+        gathering = Gathering(lambda: wires)  # type: ignore[arg-type, return-value]
+        first = asyncio.create_task(gathering.collect())
+        await asyncio.sleep(0)
+        totals = [await gathering.collect(), await first, await gathering.collect()]
+        sums = [one["lasting"]["m"]["1"]["requests"]["http"] for one in totals]
+        assert sums == sorted(sums)
+
+    asyncio.run(story())
+
+
 def test_scrape_counts_each_request_of_all_workers(hoisted: Path) -> None:
     with started(hoisted, "--workers", "2", "--drain", "0") as service:
         assert scrape(service)["flyweight_workers",] == 2

@@ -1,8 +1,10 @@
 """What is served, kept over a restart: written whole, read back equal, and left with a word where it is damaged."""
 
+import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from flyweight.errors import FlyweightError, InputError
 from flyweight.serving.beginning import begin_rollouts, digest_of
 from flyweight.serving.rollout import Canary, Rollout, Shadow, begun_with
 from flyweight.serving.settings import Source
-from flyweight.serving.state_folder import FILE, StateFolder
+from flyweight.serving.state_folder import FILE, StateFolder, _checksum, rollouts_of
 
 
 def bundle(path: Path, content: str = "{}") -> Path:
@@ -47,7 +49,7 @@ def test_what_is_kept_is_read_back(tmp_path: Path, kept: Rollout) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("spoil", ["cut", "bit", "empty", "list", "newer", "folder"])
+@pytest.mark.parametrize("spoil", ["cut", "bit", "empty", "list", "deep", "newer", "folder"])
 def test_a_damaged_state_is_said_and_nothing_is_taken_from_it(
     tmp_path: Path, kept: Rollout, spoil: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,6 +60,7 @@ def test_a_damaged_state_is_said_and_nothing_is_taken_from_it(
     file.unlink()
     newer = data.replace(b'"format": 1', b'"format": 2')
     spoilt = {"cut": data[:-40], "bit": data.replace(b"12.5", b"62.5"), "empty": b"", "list": b"[]", "newer": newer}
+    spoilt["deep"] = b"[" * 100_000
     if spoil == "folder":
         file.mkdir()
     else:
@@ -69,6 +72,22 @@ def test_a_damaged_state_is_said_and_nothing_is_taken_from_it(
     folder.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"held": [{"model": "ranker", "path": 5}]}, "0.held.0.path: Input should be a valid string"),
+        ({"newest": "many"}, "0.newest: Input should be a valid integer"),
+        ({"before": ["7"]}, "holds no version '7', which answered before"),
+        ({"mirror": {"version": "2"}}, "it holds what this version of Flyweight does not know"),
+    ],
+)
+def test_a_state_made_by_hand_is_read_as_if_by_a_stranger(kept: Rollout, change: dict[str, Any], words: str) -> None:
+    listed = [{**asdict(kept), **change}]
+    made = {"format": 1, "sha256": _checksum(listed), "rollouts": listed}
+    with pytest.raises(ValueError, match=words):
+        rollouts_of(json.dumps(made).encode())
+
+
 def test_a_full_disk_leaves_the_state_as_it_was(tmp_path: Path, kept: Rollout) -> None:
     folder = StateFolder(tmp_path / "state")
     folder.write({"ranker": kept})
@@ -76,6 +95,14 @@ def test_a_full_disk_leaves_the_state_as_it_was(tmp_path: Path, kept: Rollout) -
     with pytest.raises(FlyweightError, match=r"The state cannot be kept in .*: No space left on device"):
         folder.write({})
     assert folder.read() == {"ranker": kept}
+    folder.close()
+
+
+def test_a_part_that_cannot_be_removed_is_an_error_in_words_too(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    (tmp_path / f".{FILE}.part").mkdir()  # a disk that became read-only refuses to open and to remove it as well
+    with pytest.raises(FlyweightError, match=r"The state cannot be kept in .*: Is a directory"):
+        folder.write({})
     folder.close()
 
 

@@ -92,12 +92,19 @@ def serve(
         keep=keep,
         state=None if state is None else str(state.resolve()),
     )
-    if not (ray or ray_address):
-        run_service(settings)
-        return
     from flyweight.serving.replicas.scaling import Scaling
 
-    scaling = Scaling(min_replicas, max_replicas or min_replicas, target_ongoing, replica_cores)
+    scaling = Scaling(
+        min_replicas, min_replicas if max_replicas is None else max_replicas, target_ongoing, replica_cores
+    )
+    if not (ray or ray_address):
+        if detach or scaling != Scaling():
+            raise InputError(
+                "--min-replicas, --max-replicas, --target-ongoing, --replica-cores and --detach are of replicas on "
+                "Ray: add --ray, or give --workers for processes of this machine."
+            )
+        run_service(settings)
+        return
     run_replicas(settings, scaling, ray_address, detach=detach)
 
 
@@ -147,11 +154,14 @@ def run_service(settings: "Settings") -> None:
     if settings.watching.telemetry:
         check_tracing()
 
-    async def run() -> None:
-        await Supervisor(settings, _say_ready).run()
+    async def run() -> int:
+        return await Supervisor(settings, _say_ready).run()
 
-    asyncio.run(run())
-    out.print("Ended; every request that was accepted is answered.")
+    lost = asyncio.run(run())
+    if lost:
+        out.print(f"Ended; {lost} worker{'' if lost == 1 else 's'} did not end in order, what they answered is lost.")
+    else:
+        out.print("Ended; every request that was accepted is answered.")
 
 
 def _say_ready(settings: "Settings", processes: str = "") -> None:

@@ -14,6 +14,8 @@ from flyweight.serving.repository import Repository
 from flyweight.serving.routes import answer_json, read_object
 
 PREFIX = "/v1/admin"
+#: Letters of a text: no path is longer, and all that is asked must fit into a line between processes.
+LONGEST = 4096
 
 
 def is_admin_path(path: str) -> bool:
@@ -144,7 +146,7 @@ def checked_values(body: Mapping[str, Any], due: Mapping[str, type]) -> dict[str
     """Return a body's values if each is one of those due; null counts as not given.
 
     Raises:
-        Refusal: a key is not known, or a value of another type.
+        Refusal: a key is not known, or a value of another type or too long.
     """
     words = {str: "a string", bool: "true or false", float: "a number", int: "a whole number"}
     values = {name: value for name, value in body.items() if value is not None}
@@ -155,6 +157,8 @@ def checked_values(body: Mapping[str, Any], due: Mapping[str, type]) -> dict[str
         fits = type(value) in (int, float) if due[name] is float else type(value) is due[name]
         if not fits:
             raise Refusal(f"{name!r} must be {words[due[name]]}; seen {str(value)[:60]!r}.")
+        if due[name] is str and len(value) > LONGEST:
+            raise Refusal(f"{name!r} may have {LONGEST:,} letters; seen {len(value):,}.")
     return values
 
 

@@ -52,7 +52,9 @@ def _of_given(source: Source, kept: Rollout | None) -> Rollout:
         return fresh
     fresh = replace(fresh, newest=max(kept.newest, 1))
     begun, now = kept.begun, digest_of(source.path)
-    if begun is None or begun.path != source.path or now not in (begun.digest, None):
+    # What was put there and loaded since then is known: a restart must not undo that it was gone back from.
+    known = {None, kept.source.digest, *(one.digest for one in kept.held)}
+    if begun is None or begun.path != source.path or now not in known | {begun.digest}:
         words = "another bundle than before" if begun is None or begun.path != source.path else "a bundle that is new"
         number = str(fresh.newest + 1)
         logger.warning(

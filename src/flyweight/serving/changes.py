@@ -71,7 +71,8 @@ class Changes:
         """Load a bundle as a new version; one that is held already under another name is not loaded twice.
 
         Args:
-            path: of the bundle; None takes the path that was loaded last. With a path, the model may be a new one.
+            path: of the bundle, or of a link to it; None takes the path that was loaded last. With a path, the model
+                may be a new one.
             version: its name; None counts on.
             activate: whether it answers from now on, or waits for a part.
 
@@ -81,11 +82,12 @@ class Changes:
         """
         async with self.lock:
             before = self._before_loading(model, path)
-            source = _next_source(before, path, version)
+            given = _next_source(before, path, version)
+            source = given.where_it_lies()
             try:
                 digest = await self._prepare(source)
                 found = _recognised(before, replace(source, digest=digest), named=version is not None)
-                after = before if found.version in before.versions else before.holding(found)
+                after = before if found.version in before.versions else before.holding(found, given.path)
                 if activate:
                     after = after.activating(found.version, self._keep)
             except FlyweightError as error:
@@ -245,6 +247,8 @@ def _next_source(before: Rollout, path: str | None, version: str | None) -> Sour
     """Return the bundle to load under its new version's name."""
     if path is not None and not Path(path).is_absolute():
         raise Refusal(f"path must be absolute, as the service may run in another folder; seen {path[:200]!r}.")
+    if path is not None and "\0" in path:
+        raise Refusal(f"path must be one; seen {path[:200]!r}.")
     name = str(before.newest + 1) if version is None else check_name(version)
     return Source(before.model, before.source.path if path is None else path, name)
 

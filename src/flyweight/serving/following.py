@@ -39,7 +39,8 @@ class Follower:
         """Open all that a rollout holds, and let it answer without the versions that cannot be opened.
 
         Args:
-            first: whether no other process serves it, so that the version before may answer instead.
+            first: whether no other process serves it, so that the version before may answer instead, or a model that
+                was added to the running service be left unloaded.
 
         Returns:
             The digest of each version, under "digests", and under "failed" why others could not be opened.
@@ -54,8 +55,9 @@ class Follower:
                 digests[source.version] = await self.repository.prepare(source)
             except FlyweightError as error:
                 failed[source.version] = str(error)
-                instead = first and rollout.without(failed).answering is not None
-                if source.version == rollout.answering and not instead:
+                # A model of the command line must be there; one that was added later must not keep the others away.
+                spared = rollout.without(failed).answering is not None or rollout.begun is None
+                if source.version == rollout.answering and not (first and spared):
                     raise
         self.repository.apply(rollout.recording(digests).without(failed))
         return {"digests": digests, "failed": failed}

@@ -1,6 +1,7 @@
 """Adding up what all workers counted, those that ended included: a sum that never falls."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,8 +46,7 @@ class Gathering:
     async def collect(self) -> Snapshot:
         """Return the sum over workers. Of one that died, what it last told stays in what only grows."""
         wires = self._wires()
-        told = await asyncio.gather(*(self._ask(wire) for wire in wires.values()))
-        self._last |= {number: one for number, one in zip(wires, told, strict=True) if one is not None}
+        await asyncio.gather(*(self._ask(number, wire) for number, wire in wires.items()))
         running = self._wires()
         for number in [number for number in self._last if number not in running and number not in wires]:
             self._gone = {**EMPTY, "lasting": added(self._gone["lasting"], self._last.pop(number)["lasting"])}
@@ -55,10 +55,8 @@ class Gathering:
             total = added(total, one)
         return total
 
-    async def _ask(self, wire: Wire) -> Snapshot | None:
-        try:
+    async def _ask(self, number: int, wire: Wire) -> None:
+        """Note what a worker tells, as it comes: of two collections at once the later has the later counts."""
+        with contextlib.suppress(TimeoutError, Refusal):
             async with asyncio.timeout(ANSWER_SECONDS):
-                found: Snapshot = await wire.ask("snapshot")
-                return found
-        except (TimeoutError, Refusal):
-            return None
+                self._last[number] = await wire.ask("snapshot")

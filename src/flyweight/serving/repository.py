@@ -25,6 +25,7 @@ class Model:
         rollout: which versions are wanted, and their parts.
         versions: those in memory, by name; for a moment also some that are retired.
         reason: why the model is not ready; "" where it is.
+        begun: whether a rollout was ever applied, so that a model of which none answers is unloaded on purpose.
         shadowing: compares the shadow's scores, where there is one.
     """
 
@@ -32,6 +33,7 @@ class Model:
     versions: dict[str, Served] = field(default_factory=dict)
     reason: str = "not loaded yet"
     shadowing: Shadowing | None = None
+    begun: bool = False
 
     @property
     def answering(self) -> str | None:
@@ -82,7 +84,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether requests are welcome: every model is loaded or was unloaded on purpose, and no end was asked for."""
-        return not self.draining and all(model.answering or model.reason == UNLOADED for model in self.models.values())
+        return not self.draining and all(model.answering or model.begun for model in self.models.values())
 
     def answerer(self, model: str, version: str | None, inputs: Mapping[str, NDArray[Any]]) -> Served:
         """Return the version that answers.
@@ -157,7 +159,7 @@ class Repository:
             entry.versions[source.version] = serve_opened(opened, self.settings)
         self.models[model] = entry
         self._set_shadow(entry, rollout)
-        entry.rollout, entry.reason = rollout, UNLOADED if rollout.answering is None else ""
+        entry.rollout, entry.reason, entry.begun = rollout, UNLOADED if rollout.answering is None else "", True
 
     async def settle(self, model: str) -> None:
         """Answer what versions that are no longer held have accepted, then free their memory."""
@@ -185,15 +187,16 @@ class Repository:
 
     async def drain(self) -> None:
         """Return when no queue holds a request."""
-        for entry in self.models.values():
-            for served in entry.versions.values():
+        for entry in list(self.models.values()):  # a change that is under way may free versions meanwhile
+            for served in list(entry.versions.values()):
                 await served.lane.drain()
             if entry.shadowing is not None:
                 await entry.shadowing.stop()
 
     def _set_shadow(self, entry: Model, rollout: Rollout) -> None:
         shadow, running = rollout.shadow, entry.shadowing
-        if running is not None and running.shadow == shadow:
+        # What it showed beside one version says nothing of how it compares with another.
+        if running is not None and running.shadow == shadow and rollout.answering == entry.rollout.answering:
             return
         if running is not None:
             self._stopping.append(running)

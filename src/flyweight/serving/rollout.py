@@ -55,8 +55,9 @@ class Rollout:
 
     Args:
         model: its name.
-        source: the bundle that was loaded last; loading without a path takes it again.
-        held: the versions in memory, in the order in which they were loaded.
+        source: the bundle that was loaded last, at the path that was given, perhaps a link's; loading without a path
+            takes what lies there then.
+        held: the versions in memory, in the order in which they were loaded, at the paths where they lie.
         answering: the version that answers; None where the model is unloaded.
         before: versions that answered before and are held for going back, latest first.
         canary, shadow: the versions with these parts.
@@ -110,8 +111,11 @@ class Rollout:
         listed = ", ".join(map(repr, self.versions)) or "no version"
         return f"there is {listed}" + ("" if self.answering is None else f", and {self.answering!r} answers")
 
-    def holding(self, source: Source) -> "Rollout":
+    def holding(self, source: Source, given: str | None = None) -> "Rollout":
         """Return it with one more version, which has no part yet unless it is the first.
+
+        Args:
+            given: the path by which it was asked for, where that is another one than where it lies.
 
         Raises:
             InputError: as many are held as may be.
@@ -124,16 +128,17 @@ class Rollout:
         number = source.version.isdecimal() and len(source.version) < 16  # what JSON's numbers hold
         newest = max(self.newest, int(source.version) if number else 0)
         answering = source.version if self.answering is None else self.answering
-        return replace(self, source=source, held=(*self.held, source), answering=answering, newest=newest)
+        asked = replace(source, path=given or source.path)
+        return replace(self, source=asked, held=(*self.held, source), answering=answering, newest=newest)
 
     def recording(self, digests: Mapping[str, str]) -> "Rollout":
         """Return it with the digests of versions that have been opened."""
         held = tuple(replace(one, digest=digests.get(one.version, one.digest)) for one in self.held)
-        opened = {(one.version, one.path): one for one in held}
-        source = opened.get((self.source.version, self.source.path), self.source)
+        seen = {one.version: one.digest for one in held}
+        source = replace(self.source, digest=seen.get(self.source.version, self.source.digest))
         begun = self.begun
         if begun is not None and not begun.digest:
-            begun = opened.get((begun.version, begun.path), begun)
+            begun = replace(begun, digest=seen.get(begun.version, ""))
         return replace(self, source=source, held=held, begun=begun)
 
     def activating(self, version: str, keep: int) -> "Rollout":
@@ -232,7 +237,7 @@ def rollout_of(values: Mapping[str, Any]) -> Rollout:
 
 def begun_with(source: Source) -> Rollout:
     """Return what holds when a service begins with a bundle of its command line."""
-    return Rollout(source.model, source, begun=source).holding(source)
+    return Rollout(source.model, source, begun=source).holding(source.where_it_lies(), source.path)
 
 
 def _check_percent(whose: str, percent: float) -> None:

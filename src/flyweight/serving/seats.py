@@ -29,6 +29,10 @@ class Seats:
         """Say how many connections a worker holds."""
         self._numbers[place] = number
 
+    def taken(self, place: int) -> bool:
+        """Whether a worker takes connections."""
+        return self._numbers[place] != ABSENT
+
     def over(self, place: int) -> bool:
         """Whether a worker holds more than the one with the fewest, which should take the next."""
         return self._numbers[place] > min(self._numbers)

@@ -1,8 +1,9 @@
 """What a service is told when it starts, checked once, and sent to each worker as JSON."""
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ class Source:
     path: str
     version: str = "1"
     digest: str = ""
+
+    def where_it_lies(self) -> "Source":
+        """Return it with the path of the folder itself, which stays when a link to it is moved to another bundle."""
+        return replace(self, path=os.path.realpath(self.path))
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or "/" in name:
-            name, path = Path(text).resolve().name.removesuffix(".fly"), text
+            name, path = Path(os.path.abspath(text)).name.removesuffix(".fly"), text
         if not path or not _fits_url(name):
             raise InputError(
                 f"{text!r} names no model that a URL can hold; give NAME=PATH, NAME of letters, digits, '-', '_', '.'."
@@ -117,7 +122,7 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
             raise InputError(
                 f"Two bundles are called {name!r}: {found[name].path} and {path}. Name one: OTHER={path}."
             )
-        found[name] = Source(name, str(Path(path).resolve()))
+        found[name] = Source(name, os.path.abspath(path))  # a link stays one: it may be moved to another bundle
     return tuple(found.values())
 
 

@@ -1,21 +1,26 @@
 """A folder that keeps what a service serves, so that a restart begins where it ended."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from flyweight.errors import FlyweightError, InputError
-from flyweight.serving.rollout import Rollout, rollout_of
+from flyweight.serving.rollout import Rollout
 
 logger = logging.getLogger("flyweight.serving")
 FORMAT = 1
 FILE, LOCK = "rollouts.json", "lock"
+#: A file that someone wrote by hand has the right checksum and may still hold a path that is a number.
+_ROLLOUTS = TypeAdapter(list[Rollout])
 
 
 class StateFolder:
@@ -38,9 +43,12 @@ class StateFolder:
             raise InputError(f"--state {folder} cannot be used: {error.strerror}.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(self._lock)
             raise InputError(f"--state {folder} is used by another service; give each its own folder.") from error
+        except OSError as error:
+            os.close(self._lock)
+            raise InputError(f"--state {folder} cannot be locked: {error.strerror}; put it on another disk.") from error
 
     def read(self) -> dict[str, Rollout]:
         """Return what was kept, by model; nothing, with the reason logged, where the file is damaged."""
@@ -49,7 +57,7 @@ class StateFolder:
             return rollouts_of(file.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             logger.error(
                 "%s is damaged (%s); the service begins with the bundles of its command line. It is kept as %s.",
                 file,
@@ -77,7 +85,8 @@ class StateFolder:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that can only be read refuses that too
+                part.unlink()
             raise FlyweightError(f"The state cannot be kept in {self.folder}: {error.strerror}.") from error
 
     def close(self) -> None:
@@ -87,7 +96,7 @@ class StateFolder:
 
 def bytes_of(rollouts: Mapping[str, Rollout]) -> bytes:
     """Return rollouts as JSON with a checksum."""
-    listed = [asdict(rollouts[model]) for model in sorted(rollouts)]
+    listed = _listed(rollouts[model] for model in sorted(rollouts))
     return json.dumps({"format": FORMAT, "sha256": _checksum(listed), "rollouts": listed}, indent=1).encode() + b"\n"
 
 
@@ -95,15 +104,25 @@ def rollouts_of(data: bytes) -> dict[str, Rollout]:
     """Return the rollouts that `bytes_of` wrote.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: they are damaged, or of another format.
+        ValueError, TypeError, KeyError, RecursionError: they are damaged, or of another format.
     """
     found = json.loads(data)
     if found["format"] != FORMAT:
         raise ValueError(f"it has format {found['format']!r}, and {FORMAT} is due")
     if found["sha256"] != _checksum(found["rollouts"]):
         raise ValueError("its checksum is not that of its content")
-    rollouts = [rollout_of(values) for values in found["rollouts"]]
+    try:
+        rollouts = _ROLLOUTS.validate_python(found["rollouts"])
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    if json.loads(json.dumps(_listed(rollouts))) != found["rollouts"]:
+        raise ValueError("it holds what this version of Flyweight does not know")
     return {rollout.model: rollout for rollout in rollouts}
+
+
+def _listed(rollouts: Iterable[Rollout]) -> list[dict[str, Any]]:
+    return [asdict(rollout) for rollout in rollouts]
 
 
 def _checksum(listed: Any) -> str:

@@ -15,15 +15,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from flyweight.errors import FlyweightError, InputError
+from flyweight.errors import EngineError, FlyweightError
 from flyweight.serving.beginning import begin_rollouts
+from flyweight.serving.bound_port import bind_socket
 from flyweight.serving.changes import Changes
 from flyweight.serving.gathering import Gathering
 from flyweight.serving.refusal import Refusal
-from flyweight.serving.seats import ABSENT, Seats, make_seats
+from flyweight.serving.seats import ABSENT, make_seats
 from flyweight.serving.settings import Settings, settings_to_json
 from flyweight.serving.state_folder import StateFolder
-from flyweight.serving.wire import Wire
+from flyweight.serving.wire import Gone, Wire
 
 logger = logging.getLogger("flyweight.serving")
 #: Seconds that a worker may take to end after its own time to drain.
@@ -31,6 +32,13 @@ ENDING_SECONDS = 35.0
 #: A worker that took requests for as long was sound, and is replaced at once; of others that die, each next one is
 #: started later, up to the longest pause.
 SOUND_SECONDS, LONGEST_PAUSE = 1.0, 5.0
+#: Starts of a worker that may fail, one after the other, while no other takes requests: callers who wait for one that
+#: cannot come are better refused, and whatever runs the service told, so that it begins anew.
+TRIES = 5
+#: Seconds between two presses of Ctrl-C that mean two.
+TWICE_SECONDS = 1.0
+#: What a terminal sends to all processes that it started; workers do what the process above them says.
+_FROM_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass
@@ -39,6 +47,7 @@ class Worker:
 
     Args:
         process: it.
+        place: which of the workers it is.
         wire: to it.
         listens: ends with the wire.
         ready: whether it takes requests.
@@ -46,6 +55,7 @@ class Worker:
     """
 
     process: asyncio.subprocess.Process
+    place: int
     wire: Wire
     listens: asyncio.Task[None]
     ready: bool = False
@@ -66,17 +76,25 @@ class Supervisor:
         self.changes = Changes({}, self._taking, settings.keep)
         self._workers: list[Worker] = []
         self._gathering = Gathering(self._wires)
+        self._seats = make_seats(settings.workers)
+        self._lost: set[int] = set()
         self._ending = asyncio.Event()
+        self._told = 0.0
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or Ctrl-C, then end when every accepted request is answered.
+    async def run(self) -> int:
+        """Serve until SIGTERM, Ctrl-C or the end of the terminal, then end when every accepted request is answered.
+
+        Returns:
+            How many workers ended otherwise, then or before; what they were answering is lost.
 
         Raises:
-            FlyweightError: the port is taken, or a bundle is bad at the start.
+            FlyweightError: the port is taken, a bundle is bad at the start, or no worker is left and none can start.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ending.set)
+        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(signal.SIGHUP, self._ending.set)
         settings = self.settings
         with contextlib.ExitStack() as held:
             listening = held.enter_context(bind_socket(settings.host, settings.port))
@@ -91,6 +109,17 @@ class Supervisor:
                 await self._serve(listening)
             finally:
                 await self._end(listening)
+        return len(self._lost)
+
+    def _interrupt(self) -> None:
+        """End; told so again, a moment later, cut off what is still being answered."""
+        now = time.monotonic()
+        if self._told and now - self._told > TWICE_SECONDS:
+            logger.error("Told to end for the second time: what is being answered is cut off.")
+            for worker in self._workers:
+                _kill(worker)
+        self._told = self._told or now
+        self._ending.set()
 
     def _read_state(self, held: contextlib.ExitStack) -> None:
         """Find out what to begin with; the state folder is held until the service ends."""
@@ -101,8 +130,7 @@ class Supervisor:
         self.changes = Changes(rollouts, self._taking, self.settings.keep, folder)
 
     async def _serve(self, listening: socket.socket) -> None:
-        seats = make_seats(self.settings.workers)
-        keepers = [asyncio.create_task(self._keep(listening, seats, one)) for one in range(self.settings.workers)]
+        keepers = [asyncio.create_task(self._keep(listening, one)) for one in range(self.settings.workers)]
         ending = asyncio.create_task(self._ending.wait())
         try:
             while not self._ending.is_set():
@@ -121,44 +149,82 @@ class Supervisor:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
 
-    async def _keep(self, listening: socket.socket, seats: Seats, place: int) -> None:
-        """Keep one worker running."""
-        pause, was_ready = 0.0, False
+    async def _keep(self, listening: socket.socket, place: int) -> None:
+        """Keep one worker running.
+
+        Raises:
+            FlyweightError: it cannot start at first, or time and again while no other takes requests.
+        """
+        pause, tries, was_ready = 0.0, 0, False
         while not self._ending.is_set():
-            worker = await self._spawn(listening, seats, place)
-            try:
-                await self._start(worker)
-                was_ready = True
-            except FlyweightError as error:
-                if not was_ready and not self._ending.is_set():
-                    raise
-                logger.error("A worker could not start again: %s", error)
-                worker.listens.cancel()  # a worker whose wire is closed ends
-            code = await worker.process.wait()
-            self._workers.remove(worker)
-            seats.set(place, ABSENT)
-            if self._ending.is_set():
+            begun = await self._begin(listening, place)
+            if isinstance(begun, Worker):
+                tries, was_ready = 0, True
+                sound = await self._outlive(begun)
+            elif self._ending.is_set():
                 return
-            sound = time.monotonic() - worker.since > SOUND_SECONDS
+            else:
+                tries, sound = tries + 1, False
+                if not was_ready:
+                    raise begun
+                if tries >= TRIES and not self._taking():
+                    raise EngineError(f"No worker is left, and none can start in {tries} tries: {begun}")
+                logger.error("A worker could not start again: %s", begun)
             pause = 0.0 if sound else min(max(2 * pause, 0.1), LONGEST_PAUSE)
-            logger.error(
-                "Worker %d ended with code %d; requests that it was answering are lost. Another starts in %.1f s.",
-                worker.process.pid,
-                code,
-                pause,
-            )
             await asyncio.sleep(pause)
 
-    async def _spawn(self, listening: socket.socket, seats: Seats, place: int) -> Worker:
+    async def _begin(self, listening: socket.socket, place: int) -> Worker | FlyweightError:
+        """Return a worker that takes requests, or why there is none."""
+        try:
+            worker = await self._spawn(listening, place)
+        except OSError as error:  # no memory, or no process more
+            return EngineError(f"A worker's process cannot be started: {error.strerror}.")
+        try:
+            await self._start(worker)
+        except FlyweightError as error:
+            worker.listens.cancel()  # a worker whose wire is closed ends
+            code = await worker.process.wait()
+            self._forget(worker)
+            if isinstance(error, Gone):
+                return EngineError(f"Worker {worker.process.pid} {_ended(code)} before it took requests.")
+            return error
+        return worker
+
+    async def _outlive(self, worker: Worker) -> bool:
+        """Return, once a worker has ended, whether it was sound."""
+        code = await worker.process.wait()
+        self._forget(worker)
+        number = worker.process.pid
+        if code:
+            self._lost.add(number)
+            logger.error("Worker %d %s; requests that it was answering are lost. Another starts.", number, _ended(code))
+        elif not self._ending.is_set():
+            logger.warning("Worker %d was told to end, and has answered what it accepted. Another starts.", number)
+        return time.monotonic() - worker.since > SOUND_SECONDS
+
+    def _forget(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        self._seats.set(worker.place, ABSENT)
+
+    async def _spawn(self, listening: socket.socket, place: int) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
-            files = (listening.fileno(), theirs.fileno(), seats.file)
-            command = (sys.executable, "-m", "flyweight.serving.worker", *map(str, (*files, place)))
-            process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
+        try:
+            with theirs:
+                files = (listening.fileno(), theirs.fileno(), self._seats.file)
+                # -P: a file in the folder that the service was started in must not stand for one of Python's own.
+                command = (sys.executable, "-P", "-m", "flyweight.serving.worker", *map(str, (*files, place)))
+                signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINALS)  # until it can ignore them
+                try:
+                    process = await asyncio.create_subprocess_exec(*command, pass_fds=files)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINALS)
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
         wire = Wire({"change": self.changes.change, "collect": self._gathering.collect})
         await wire.open(ours)
-        worker = Worker(process, wire, asyncio.create_task(wire.listen()))
+        worker = Worker(process, place, wire, asyncio.create_task(wire.listen()))
         self._workers.append(worker)
         return worker
 
@@ -191,49 +257,37 @@ class Supervisor:
             await asyncio.wait(endings)
 
     async def _end_worker(self, worker: Worker, limit: float) -> None:
+        number, took = worker.process.pid, worker.ready or self._seats.taken(worker.place)
         try:
             async with asyncio.timeout(limit):
-                if not worker.ready:
-                    worker.process.kill()  # it accepted nothing yet
-                elif worker.process.returncode is None:
+                if took:
                     with contextlib.suppress(Refusal):  # it was told by someone else too, and is gone
                         await worker.wire.ask("end")
+                else:
+                    _kill(worker)  # it accepted nothing yet
                 worker.listens.cancel()  # a worker whose wire is closed ends
                 await worker.process.wait()
         except TimeoutError:
-            logger.error("Worker %d did not end within %.0f s and is killed.", worker.process.pid, limit)
-        if worker.process.returncode is None:
-            worker.process.kill()
+            logger.error("Worker %d did not end within %.0f s and is killed.", number, limit)
+            _kill(worker)
             await worker.process.wait()
+        if took and worker.process.returncode:
+            self._lost.add(number)
 
 
-def bind_socket(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Return a socket that is bound and does not listen yet: until a worker is ready, callers are refused at once.
+def _kill(worker: Worker) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        worker.process.kill()
 
-    Args:
-        option: that named the port, for errors; the gRPC one is shared by workers that bind it themselves.
 
-    Raises:
-        InputError: the address is none of this machine, or taken.
+def _ended(code: int) -> str:
+    """Return how a process ended, in words.
+
+    Example:
+        >>> _ended(-9), _ended(3)
+        ('was killed (SIGKILL; has the machine run out of memory?)', 'ended with code 3')
     """
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, number)
-    except OSError as error:
-        raise InputError(f"--host {host!r} is no address: {error.strerror or error}.") from error
-    try:
-        # SO_REUSEADDR would let a second service of ours take a port that is bound and not listened at.
-        if option != "--port":
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        else:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        listening.close()
-        raise InputError(
-            f"{host}:{port} cannot be taken: {error.strerror}. Choose another with {option}; 0 takes any free one."
-        ) from error
-    listening.set_inheritable(True)
-    return listening
+    if code >= 0:
+        return f"ended with code {code}"
+    hint = "; has the machine run out of memory?" if -code == signal.SIGKILL else ""
+    return f"was killed ({signal.Signals(-code).name}{hint})"

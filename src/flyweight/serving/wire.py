@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import orjson
 from flyweight.errors import FlyweightError
 from flyweight.serving.refusal import Refusal, refusal_of
 
+logger = logging.getLogger("flyweight.serving")
 Handler = Callable[..., Awaitable[Any]]
 #: Bytes of one line.
 LONGEST = 16 * 2**20
@@ -68,7 +70,7 @@ class Wire:
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            await self._send({"asks": number, "verb": verb, "values": values})
+            await self._send(orjson.dumps({"asks": number, "verb": verb, "values": values}))
             return await answer
         finally:
             del self._asked[number]
@@ -89,14 +91,17 @@ class Wire:
 
     async def _answer(self, number: int, verb: str, values: dict[str, Any]) -> None:
         try:
-            message = {"answers": number, "value": await self.handlers[verb](**values)}
+            line = orjson.dumps({"answers": number, "value": await self.handlers[verb](**values)})
         except FlyweightError as error:
-            message = {"answers": number, "error": str(error), "kind": refusal_of(error).kind}
-        await self._send(message)
+            line = _failure(number, str(error), refusal_of(error).kind)
+        except Exception as error:  # a fault of ours must not leave the other end, and all that wait for it, waiting
+            logger.exception("%s failed", verb)
+            line = _failure(number, f"{verb} failed: {type(error).__name__}: {error}", "failed")
+        await self._send(line)
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, line: bytes) -> None:
         if self._writer is not None:
-            self._writer.write(orjson.dumps(message) + b"\n")
+            self._writer.write(line + b"\n")
             try:
                 await self._writer.drain()
             except ConnectionError:
@@ -105,6 +110,12 @@ class Wire:
 
 class Gone(Refusal):
     """The other end was closed before it answered."""
+
+
+def _failure(number: int, why: str, kind: str) -> bytes:
+    # Names of files may hold bytes that are no UTF-8, which JSON has no letters for.
+    words = why.encode(errors="backslashreplace").decode()
+    return orjson.dumps({"answers": number, "error": words, "kind": kind})
 
 
 def _gone() -> Gone:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from flyweight.errors import InputError
 from flyweight.serving.access import Access
 from flyweight.serving.administration import AskedAdministration
 from flyweight.serving.answering import Desk
@@ -86,7 +87,7 @@ class Worker:
             What `Follower.begin` found of each model.
 
         Raises:
-            FlyweightError: a bundle that is to answer is bad.
+            FlyweightError: a bundle that is to answer is bad, or another service listens at the port.
         """
         told = settings_from_json(settings)
         start_logging(told.watching.log_format, "worker")
@@ -132,6 +133,17 @@ class Worker:
         self._serving = asyncio.create_task(self._server.run_until_told())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.005)
+        if self._serving.done():
+            failed, self._serving = self._serving, None
+            try:
+                await failed
+            except OSError as error:
+                # Two services may bind a port at the same time; the first to listen has it.
+                where = address_of(settings.host, settings.port)
+                raise InputError(
+                    f"{where} cannot be listened at: {error.strerror or error}. Choose another with --port; 0 takes "
+                    "any free one."
+                ) from error
 
     async def snapshot(self) -> dict[str, Any]:
         """Return what this worker counted so far."""
@@ -188,7 +200,9 @@ async def _work(listening: socket.socket, channel: socket.socket, seats: int, pl
 
 def main() -> None:
     """Run a worker on the sockets and the file whose numbers are its arguments."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the one above decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # what a terminal sends to all its processes; the one above decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     start_logging("auto", "worker")  # until it is told how
     http, wire, seats, place = map(int, sys.argv[1:5])
     uvloop.run(_work(socket.socket(fileno=http), socket.socket(fileno=wire), seats, place))

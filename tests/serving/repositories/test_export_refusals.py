@@ -42,9 +42,9 @@ def test_a_name_that_is_no_folder_is_refused(bundle: Path, name: str) -> None:
     assert left(bundle) == set()
 
 
-@pytest.mark.parametrize("name", ["Ranker", "a_b", "1a", "a-", "a.b"])
+@pytest.mark.parametrize("name", ["Ranker", "a_b", "1a", "a-", "a.b", "x" * 54])
 def test_a_name_that_kubernetes_does_not_take_is_refused(bundle: Path, name: str) -> None:
-    with pytest.raises(InputError, match="lower case letters"):
+    with pytest.raises(InputError, match="give 1 to 53 lower case letters"):
         export_bundle(bundle, bundle.parent / "out", to="kserve", name=name)
 
 

@@ -106,7 +106,7 @@ def test_kserves_manifest_is_an_inference_service_for_its_triton_runtime(tmp_pat
 
 
 def test_kserves_address_is_written_as_given(tmp_path: Path) -> None:
-    address = 'pvc://models/"a"#b: c'
+    address = 'pvc://models/"a"#b: c\x7f\x85d'
     out = export_bundle(hoisted(tmp_path), tmp_path / "out", to="kserve", storage_uri=address).path
     service = yaml.safe_load((out / "inference_service.yaml").read_text())
     assert service["spec"]["predictor"]["model"]["storageUri"] == address

@@ -1,5 +1,6 @@
 """Reading the front of a sharded bundle: checked as any bundle is, and its plan against its graphs."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Front:
 
 def is_sharded(path: str | Path) -> bool:
     """Return whether a folder is the front of a sharded bundle."""
-    return (Path(path) / LOOKUPS).is_file()
+    return os.path.isfile(Path(path) / LOOKUPS)  # pathlib's raises where a name is too long
 
 
 def read_front(path: str | Path) -> Front:

@@ -26,6 +26,8 @@ TRIES = 3
 #: Part of the replicas, and at least one, that a new version may have beside the old one's.
 SURGE_PERCENT = 20
 PAUSE_SECONDS = 0.2
+#: Seconds that the port may take at least to answer, once the replicas run.
+PORT_SECONDS = 10.0
 
 
 def check_bundles(settings: Settings) -> Settings:
@@ -37,7 +39,7 @@ def check_bundles(settings: Settings) -> Settings:
     sources = []
     for source in settings.sources:
         opened = open_bundle(source, settings)
-        sources.append(replace(source, digest=opened.digest))
+        sources.append(replace(source.where_it_lies(), digest=opened.digest))
         opened.ranker.close()
     return replace(settings, sources=tuple(sources))
 
@@ -111,6 +113,7 @@ def wait_until_answering(settings: Settings, seconds: float, told: threading.Eve
 
     Raises:
         EngineError: a replica cannot start, or not in time; with what it or Ray says.
+        InputError: replicas run, and not at this port.
         Interrupted: told to end.
     """
     end = time.monotonic() + seconds
@@ -128,7 +131,12 @@ def wait_until_answering(settings: Settings, seconds: float, told: threading.Eve
             what = "A replica cannot start" if failed else f"Replicas are not ready after {seconds:g} s"
             raise EngineError(f"{what}: {words or status} {left}")
         time.sleep(PAUSE_SECONDS)
-    _wait_for_port(settings, max(end, time.monotonic() + 10))
+    try:
+        _wait_for_port(settings, max(end, time.monotonic() + PORT_SECONDS))
+    except InputError:
+        if not replacing:  # nobody would know of replicas that no caller reaches
+            take_down(settings.drain_seconds)
+        raise
 
 
 def _wait_for_port(settings: Settings, end: float) -> None:

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from flyweight.cost.hardware import allowed_cores
 from flyweight.errors import InputError
+from flyweight.serving.bound_port import bind_socket
 from flyweight.serving.replicas.deployment import (
     check_bundles,
     deploy,
@@ -44,12 +44,14 @@ def serve_on_ray(
         detach: leave the replicas running, and return.
 
     Raises:
-        FlyweightError: a bundle is bad, the cluster is not to be had, a node lacks a bundle, a replica cannot start.
+        FlyweightError: a bundle is bad, the port is taken, the cluster is not to be had, a node lacks a bundle, a
+            replica cannot start.
     """
     check_alone(settings)
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None:
         _check_own(scaling, detach=detach)
+        bind_socket(settings.host, settings.port).close()  # a taken one is told in one line here
     require_ray()
     settings = check_bundles(settings if settings.port else replace(settings, port=_free_port(settings.host)))
     with join_cluster(address), told_to_end() as told:  # Ray takes the signals when it is joined
@@ -129,7 +131,5 @@ def _watch(told: threading.Event, mark: str) -> bool:
 
 
 def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as one:
-        one.bind((host, 0))
+    with bind_socket(host, 0) as one:
         return int(one.getsockname()[1])

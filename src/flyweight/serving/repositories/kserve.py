@@ -72,4 +72,8 @@ def _memory(model: ServedModel) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """Return a JSON text with what YAML takes in no text (the end of a line that only some know, among others) by its
+    number.
+    """
+    spelled = json.dumps(text, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in spelled)
