@@ -108,7 +108,7 @@ async def read_object(request: Request, most: int, seconds: float) -> dict[str, 
     headers = dict(request.scope["headers"])
     body = await read_body(request.receive, whole_number(headers, b"content-length"), most, seconds)
     encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
-    body = unpack_body(body, encoding, most) if body else body
+    body = bytes(unpack_body(body, encoding, most)) if body else body
     try:
         found = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:
