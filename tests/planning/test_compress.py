@@ -14,15 +14,17 @@ from flyweight.bundle.manifest import DATA, MANIFEST, MODEL, SAMPLES
 from flyweight.planning.result import Result
 from flyweight.quality.auc import auc
 from flyweight.task.measurement import Latency, Measurement
-from small_tasks import ITEMS, USERS, Ranker, seeded, trained_task, world
+from small_tasks import FIELDS, ITEMS, USERS, Ranker, seeded, trained_task, world
 
 STEPS = [fw.EncodeTables(ratio=8)]
 STATE: dict[str, Any] = {}
+SKUS = [f"sku-{number}" for number in range(ITEMS)]
 
 
 @pytest.fixture(scope="module")
 def task() -> fw.Task:
-    task = trained_task(seeded(Ranker), name="tiny ranker")
+    items = fw.Field("candidate", rows=ITEMS, vocabulary=SKUS)
+    task = trained_task(seeded(Ranker), name="tiny ranker", inputs={**FIELDS, "item_id": items})
     STATE["weights"] = {name: value.clone() for name, value in task.model.state_dict().items()}
     return task
 
@@ -40,6 +42,14 @@ def bundle(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scored(ranker: Any, user: int, items: NDArray[Any], prices: NDArray[Any]) -> NDArray[Any]:
     return ranker.score(request={"user_id": user}, candidates={"item_id": items, "price": prices})
+
+
+def test_bundle_is_asked_with_the_raw_values_of_its_fields(bundle: Path) -> None:
+    items, prices = np.array([3, ITEMS - 1, 0]), np.array([0.1, 0.5, 0.9], np.float32)
+    with fw.load(bundle) as ranker:
+        by_id = scored(ranker, 5, items, prices)
+        np.testing.assert_array_equal(scored(ranker, 5, np.array(SKUS)[items], prices), by_id)
+    assert len(set(by_id.tolist())) == 3
 
 
 def test_tables_are_smaller_and_so_is_the_model(result: Result, task: fw.Task) -> None:

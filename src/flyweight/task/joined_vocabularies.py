@@ -7,13 +7,14 @@ fields are packed, hashed and compared at once, each text within its own field's
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from flyweight.task.packed_texts import Ints, PackedTexts, hash_texts, pack_texts, same_texts, words_of
+from flyweight.task.packed_texts import AnyWords, Ints, PackedTexts, hash_texts, pack_texts, same_texts, words_of
 from flyweight.task.vocabulary import NO_ID, SMALL, Vocabulary
 
 #: The arrays of a vocabulary, in the order in which they lie.
@@ -49,28 +50,31 @@ class JoinedVocabularies(Mapping[str, Vocabulary]):
         found = {name: self.fields[name].ids_of(some) for name, some in texts.items() if name not in rest}
         if rest:
             counts = [len(some) for some in rest.values()]
-            ids = self._ids(list(rest), [text for some in rest.values() for text in some], np.array(counts))
+            ids = self._ids(list(rest), list(chain.from_iterable(rest.values())), np.array(counts))
             found |= dict(zip(rest, np.split(ids, np.cumsum(counts)[:-1]), strict=True))
         return found
 
     def _ids(self, names: Sequence[str], texts: Sequence[str], counts: Ints) -> Ints:
         """Return the ids of the texts of several fields, `counts` of each; see `Vocabulary` for how."""
-        of = np.repeat([self._places[name] for name in names], counts)
-        seeds, longest, shifts, firsts, begins = (column[of] for column in self._columns)
+        of = [self._places[name] for name in names]
+        seeds, shifts, values, buckets, data, ends = (np.repeat(column[of], counts) for column in self._columns)
         packed = pack_texts(texts)
-        short = packed.lengths <= longest
+        short = packed.lengths <= self._longest
         if not short.all():
             packed = PackedTexts(packed.words, packed.starts, np.where(short, packed.lengths, 0))
         hashes = hash_texts(packed, seeds)
-        place = self.arrays["buckets"][(hashes >> shifts).astype(np.int64) + firsts].astype(np.int64)
-        tags, starts, ids, bytes_before, ends = begins.T
-        place += (self._windows[place + tags] == hashes.astype(np.uint32)[:, None]).argmax(1)
+        place = values + self.arrays["buckets"][(hashes >> shifts).astype(np.int64) + buckets]
+        # Each field has one start more than values, and as many tags more as a look-up compares.
+        before = np.repeat(of, counts)
+        windows = self._windows[place + before * self._windows.shape[1]]
+        place += (windows == hashes.astype(np.uint32)[:, None]).argmax(1)
         short &= place < ends  # a window may reach past the field's last value
         np.minimum(place, ends - 1, out=place)
-        first = self.arrays["starts"][place + starts].astype(np.int64)
-        length = self.arrays["starts"][place + starts + 1].astype(np.int64) - first
-        found = same_texts(packed, PackedTexts(self._words, first + bytes_before, length))
-        return np.where(found & short, self.arrays["ids"][place + ids].astype(np.int64), NO_ID)
+        at = place + before
+        first = self.arrays["starts"][at].astype(np.int64)
+        length = self.arrays["starts"][at + 1].astype(np.int64) - first
+        found = same_texts(packed, PackedTexts(self._words, first + data, length))
+        return np.where(found & short, self.arrays["ids"][place].astype(np.int64), NO_ID)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -81,23 +85,21 @@ class JoinedVocabularies(Mapping[str, Vocabulary]):
         return sliding_window_view(self.arrays["tags"], min(one.width for one in self.fields.values()))
 
     @cached_property
-    def _words(self) -> NDArray[np.uint64]:
+    def _words(self) -> AnyWords:
         return words_of(self.arrays["texts"])
 
     @cached_property
+    def _longest(self) -> int:
+        return max(one.longest for one in self.fields.values())
+
+    @cached_property
     def _columns(self) -> tuple[NDArray[Any], ...]:
-        """Return of each field the seed, its longest value, its hashes' shift, and where its arrays begin."""
+        """Return of each field the seed, the shift, and where its values, buckets and bytes begin, and values end."""
         every = list(self.fields.values())
-
-        def before(sizes: list[int]) -> Ints:
-            return np.cumsum([0, *sizes[:-1]])
-
-        sizes = {part: [len(getattr(one, part)) for one in every] for part in PARTS}
-        begins = [before(sizes[part]) for part in ("tags", "starts", "ids", "texts")]
+        ends = {part: np.cumsum([len(getattr(one, part)) for one in every]) for part in ("ids", "buckets", "texts")}
         return (
             np.array([one.seed for one in every], dtype=np.uint64),
-            np.array([one.longest for one in every]),
             np.array([one.shift for one in every], dtype=np.uint64),
-            before(sizes["buckets"]),
-            np.stack([*begins, np.array(sizes["ids"])], axis=1),
+            *(np.append(0, some[:-1]) for some in ends.values()),
+            ends["ids"],
         )

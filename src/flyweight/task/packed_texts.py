@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
+#: Eight bytes that may begin anywhere: taken as plain bytes, as NumPy is slower with numbers that do not lie evenly.
+AnyWords = NDArray[np.void]
 #: Bytes after the last text, so that a word may begin at any byte of one.
 PAD = 8
 _WORD = 8
@@ -26,18 +28,18 @@ class PackedTexts:
     """Texts in UTF-8.
 
     Args:
-        words: (bytes + 1,), the eight bytes from each byte on as a number; see `words_of`.
+        words: (bytes + 1,), the eight bytes from each byte on; see `words_of`.
         starts, lengths: (texts,), in bytes.
     """
 
-    words: Words
+    words: AnyWords
     starts: Ints
     lengths: Ints
 
 
-def words_of(data: bytes | NDArray[np.uint8]) -> Words:
-    """Return a view of bytes, the last `PAD` of them 0, as the number that each byte and the seven after it make."""
-    return np.ndarray((len(data) - PAD + 1,), dtype="<u8", buffer=data, strides=(1,))
+def words_of(data: bytes | NDArray[np.uint8]) -> AnyWords:
+    """Return a view of bytes, the last `PAD` of them 0, as the eight bytes that begin at each."""
+    return np.ndarray((len(data) - PAD + 1,), dtype=f"V{_WORD}", buffer=data, strides=(1,))
 
 
 def pack_texts(texts: Sequence[str]) -> PackedTexts:
@@ -72,11 +74,19 @@ def same_texts(some: PackedTexts, others: PackedTexts) -> NDArray[np.bool_]:
     same: NDArray[np.bool_] = some.lengths == others.lengths
     for place in range(0, int(some.lengths.max(initial=1)), _WORD):
         live = np.flatnonzero(same & (some.lengths > place))
-        same[live] = _word(some, live, place) == _word(others, live, place)
+        differ = _numbers(some, live, place) ^ _numbers(others, live, place)
+        same[live] = (differ & _masks(some, live, place)) == 0
     return same
 
 
 def _word(texts: PackedTexts, live: Ints | slice, place: int) -> Words:
     """Return the word that begins `place` bytes into each live text, without what lies after the text."""
-    left = np.minimum(texts.lengths[live] - place, _WORD)
-    return np.asarray(texts.words[texts.starts[live] + place] & _MASKS[left])
+    return np.asarray(_numbers(texts, live, place) & _masks(texts, live, place))
+
+
+def _numbers(texts: PackedTexts, live: Ints | slice, place: int) -> Words:
+    return texts.words[texts.starts[live] + place].view("<u8")
+
+
+def _masks(texts: PackedTexts, live: Ints | slice, place: int) -> Words:
+    return _MASKS.take(np.minimum(texts.lengths[live] - place, _WORD))

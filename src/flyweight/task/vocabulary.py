@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from flyweight.errors import InputError
-from flyweight.task.packed_texts import PAD, PackedTexts, Words, hash_texts, pack_texts, same_texts, words_of
+from flyweight.task.packed_texts import PAD, AnyWords, PackedTexts, Words, hash_texts, pack_texts, same_texts, words_of
 
 #: Up to so many values a dict is quicker, as it stays in the caches nearest to a core.
 SMALL = 2**9
@@ -115,7 +115,7 @@ class Vocabulary:
         return {text: id_ for id_, text in self.pairs()}
 
     @cached_property
-    def _words(self) -> Words:
+    def _words(self) -> AnyWords:
         return words_of(self.texts)
 
     @cached_property
