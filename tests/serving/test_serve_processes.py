@@ -88,6 +88,7 @@ def test_readiness_goes_first(hoisted: Path) -> None:
         assert answer[:2] == (503, {"error": "Not ready: the service is ending."})
         assert answer[2]["retry-after"] == "1"
         assert service.ask("POST", "/v2/models/ranker/infer", BODY)[0] == 200
+        service.wait_for("SIGTERM: not ready from now on; requests are answered for 1.5 s more")
 
 
 def test_killed_worker_is_replaced_and_the_other_answers_on(hoisted: Path) -> None:
@@ -171,6 +172,7 @@ def test_bad_start_is_one_line(hoisted: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port} cannot be taken: Address already in use" in refused(hoisted, "--port", port)
+    assert "--threads must be 1 or more; seen 0" in refused(hoisted, "--threads", 0)
 
 
 def test_what_ends_out_of_order_is_told(hoisted: Path) -> None:
