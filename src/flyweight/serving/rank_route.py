@@ -145,7 +145,7 @@ def _check_values(name: str, ids: bool, flat: list[Any], rows: int) -> None:
         return
     odd = next(place for place, value in enumerate(flat) if type(value) not in due)
     where = f" of candidate {odd * rows // len(flat)}" if rows > 1 else ""
-    takes = "whole numbers, or text where there is a --vocabulary" if ids else "numbers"
+    takes = "whole numbers, or text where it has a vocabulary" if ids else "numbers"
     raise Refusal(f"Field {name!r}{where} is {shown(flat[odd])}; it takes {takes}.")
 
 
