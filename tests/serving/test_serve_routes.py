@@ -53,7 +53,7 @@ def test_candidates_may_be_named_by_a_field_of_theirs(service: Service) -> None:
         ({"candidates": [CANDIDATES[0] | {"item_id": 1.5}]}, "Field 'item_id' is 1.5; it takes whole numbers"),
         ({"candidates": [CANDIDATES[0] | {"item_id": [1]}]}, "'item_id' has shape (1, 1)"),
         ({"candidates": [CANDIDATES[0], CANDIDATES[0] | {"item_id": [1]}]}, "of candidate 1 is [1]; it takes whole"),
-        ({"candidates": [CANDIDATES[0] | {"price": "x"}]}, "Field 'price' is \"x\"; it takes numbers"),
+        ({"candidates": [CANDIDATES[0] | {"price": "x"}]}, "Field 'price' is 'x'; it takes numbers"),
         ({"candidates": None}, "'candidates' must be a list of 1 to 1,000 objects; seen nothing"),
         ({"candidates": [{}]}, "Candidate 0 lacks the fields 'item_id', 'price'; it has none"),
         ({"request": {"user": 7}}, "'request' has the field 'user', which the model does not take; the nearest"),
@@ -64,7 +64,7 @@ def test_candidates_may_be_named_by_a_field_of_theirs(service: Service) -> None:
         ({"id_field": "sku"}, "id_field 'sku' is no field of candidate 0; it has id, item_id, price"),
         ({"id_field": "id", "candidates": [CANDIDATES[0], {"item_id": 3, "price": 0.5}]}, "no field of candidate 1"),
         ({"timeout_ms": "soon"}, "timeout_ms must be milliseconds, a number above 0; seen 'soon'"),
-        ({"request": {"user_id": DEEP}}, "'user_id': FP64 takes numbers; seen [[[[[...]]]]]"),
+        ({"request": {"user_id": DEEP}}, "Field 'user_id' is [[[[[...]]]]]; it takes whole numbers"),
         ({"top_k": DEEP}, "top_k must be a whole number from 1 on; seen [[[[[...]]]]]"),
     ],
 )

@@ -122,7 +122,7 @@ class Supervisor:
         self._told_to_end("SIGINT")
 
     def _told_to_end(self, how: str) -> None:
-        if not self._ending.is_set():
+        if self._taking() and not self._ending.is_set():
             words = "%s: not ready from now on; requests are answered for %g s more (--drain), then the service ends."
             logger.info(words, how, self.settings.drain_seconds)
         self._ending.set()
