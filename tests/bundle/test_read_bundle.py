@@ -53,7 +53,7 @@ def refused(tmp_path: Path, files: mutations.Files, words: str) -> None:
 
 
 def test_nothing_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"A bundle is a folder with manifest\.json; .* is nothing"):
+    with pytest.raises(BundleError, match=r"There is no bundle at .*: no such folder"):
         read_bundle(tmp_path / "no.fly")
 
 

@@ -153,7 +153,7 @@ def test_wrong_input_is_one_line_and_exits_with_2(call: Call, place: Path, sourc
         (("compress", "mine.py:task", "--max-drop", "-3"), "error: Budget max_drop must be a positive number"),
         (("compress", "mine.py:task", "--max-dorp", "1"), "--max-drop"),
         (("compres",), "Did you mean 'compress'?"),
-        (("inspect", "nowhere.fly"), "error: A bundle is a folder with manifest.json; nowhere.fly is nothing"),
+        (("inspect", "nowhere.fly"), "error: There is no bundle at nowhere.fly: no such folder. Check the path."),
         (("verify", "mine.fly", "--engine", "tensorrt"), "error: Engine 'tensorrt' is unknown"),
     ],
 )

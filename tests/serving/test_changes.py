@@ -278,10 +278,10 @@ def test_a_load_that_fails_leaves_an_unloaded_model_unloaded_and_the_service_rea
     async def story(fleet: Fleet) -> None:
         await fleet.changes.unload("ranker")
         assert all(one.ready for one in fleet.repositories)
-        with pytest.raises(FlyweightError, match=r"nowhere is nothing.*the model stays unloaded"):
+        with pytest.raises(FlyweightError, match=r"nowhere: no such folder.*the model stays unloaded"):
             await fleet.changes.load("ranker", "/nowhere")
         assert all(one.ready for one in fleet.repositories)
-        assert "nowhere is nothing" in fleet.repositories[0].index()[0]["reason"]
+        assert "nowhere: no such folder" in fleet.repositories[0].index()[0]["reason"]
 
     run(paths["1"], story)
 

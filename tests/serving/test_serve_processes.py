@@ -88,6 +88,7 @@ def test_readiness_goes_first(hoisted: Path) -> None:
         assert answer[:2] == (503, {"error": "Not ready: the service is ending."})
         assert answer[2]["retry-after"] == "1"
         assert service.ask("POST", "/v2/models/ranker/infer", BODY)[0] == 200
+        service.wait_for("SIGTERM: not ready from now on; requests are answered for 1.5 s more")
 
 
 def test_killed_worker_is_replaced_and_the_other_answers_on(hoisted: Path) -> None:
@@ -171,6 +172,7 @@ def test_bad_start_is_one_line(hoisted: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port} cannot be taken: Address already in use" in refused(hoisted, "--port", port)
+    assert "--threads must be 1 or more; seen 0" in refused(hoisted, "--threads", 0)
 
 
 def test_what_ends_out_of_order_is_told(hoisted: Path) -> None:
@@ -210,7 +212,7 @@ def test_a_service_that_no_worker_can_serve_any_more_ends_with_the_reason(hoiste
         bundle.rename(tmp_path / "away")
         os.kill(service.workers()[0], signal.SIGKILL)
         assert service.process.wait(60) == 2
-        service.wait_for("error: No worker is left, and none can start in 5 tries: .*ranker.fly is nothing")
+        service.wait_for("error: No worker is left, and none can start in 5 tries: .*ranker.fly: no such folder")
 
 
 def test_a_worker_that_dies_at_its_start_is_told_of(hoisted: Path) -> None:
@@ -253,7 +255,8 @@ def sent(service: Service) -> socket.socket:
 
 def test_two_services_never_share_a_port(hoisted: Path, service: Service) -> None:
     grpc = service.grpc.rpartition(":")[2]
-    assert f"127.0.0.1:{grpc} cannot be taken: Address already in use" in refused(hoisted, "--grpc-port", grpc)
+    told = refused(hoisted, "--port", 0, "--grpc-port", grpc)
+    assert f"127.0.0.1:{grpc} cannot be taken: Address already in use" in told
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))  # as another service that is still reading its bundles

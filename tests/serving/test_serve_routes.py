@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from running_service import Service, body_of, request, scores_of, started
 
@@ -44,23 +45,26 @@ def test_candidates_may_be_named_by_a_field_of_theirs(service: Service) -> None:
     ("changes", "words"),
     [
         ({"candidates": []}, "'candidates' must be a list of 1 to 1,000 objects; seen an empty list"),
-        ({"candidates": {}}, "'candidates' must be a list of 1 to 1,000 objects; seen dict"),
+        ({"candidates": {}}, "'candidates' must be a list of 1 to 1,000 objects; seen an object"),
         ({"candidates": [{"item_id": 3}]}, "Candidate 0 lacks the field 'price'; it has item_id"),
         ({"candidates": [CANDIDATES[0], {"item": 3}]}, "Candidate 1 has the field 'item'"),
-        ({"candidates": [CANDIDATES[0] | {"item_id": None}]}, "'item_id': FP64 takes numbers; seen null"),
+        ({"candidates": [CANDIDATES[0] | {"item_id": None}]}, "Field 'item_id' is null; it takes whole numbers"),
         ({"candidates": [CANDIDATES[0] | {"item_id": "x"}]}, "'item_id' holds the text 'x'"),
-        ({"candidates": [CANDIDATES[0] | {"item_id": 1.5}]}, "Id input 'item_id' has dtype float64"),
+        ({"candidates": [CANDIDATES[0] | {"item_id": 1.5}]}, "Field 'item_id' is 1.5; it takes whole numbers"),
         ({"candidates": [CANDIDATES[0] | {"item_id": [1]}]}, "'item_id' has shape (1, 1)"),
-        ({"candidates": [CANDIDATES[0], CANDIDATES[0] | {"item_id": [1]}]}, "'item_id': FP64 takes numbers; seen [1]"),
+        ({"candidates": [CANDIDATES[0], CANDIDATES[0] | {"item_id": [1]}]}, "of candidate 1 is [1]; it takes whole"),
+        ({"candidates": [CANDIDATES[0] | {"price": "x"}]}, "Field 'price' is 'x'; it takes numbers"),
+        ({"candidates": None}, "'candidates' must be a list of 1 to 1,000 objects; seen nothing"),
+        ({"candidates": [{}]}, "Candidate 0 lacks the fields 'item_id', 'price'; it has none"),
         ({"request": {"user": 7}}, "'request' has the field 'user', which the model does not take; the nearest"),
-        ({"request": 7}, "'request' must be an object of the request's fields; seen int"),
+        ({"request": 7}, "'request' must be an object of the request's fields; seen a number"),
         ({"top_k": 0}, "top_k must be a whole number from 1 on; seen 0"),
         ({"topk": 3}, "Key 'topk' is not known"),
         ({"model": None}, "Several models are served; name one with 'model': ranker, second"),
         ({"id_field": "sku"}, "id_field 'sku' is no field of candidate 0; it has id, item_id, price"),
         ({"id_field": "id", "candidates": [CANDIDATES[0], {"item_id": 3, "price": 0.5}]}, "no field of candidate 1"),
         ({"timeout_ms": "soon"}, "timeout_ms must be milliseconds, a number above 0; seen 'soon'"),
-        ({"request": {"user_id": DEEP}}, "'user_id': FP64 takes numbers; seen [[[[[...]]]]]"),
+        ({"request": {"user_id": DEEP}}, "Field 'user_id' is [[[[[...]]]]]; it takes whole numbers"),
         ({"top_k": DEEP}, "top_k must be a whole number from 1 on; seen [[[[[...]]]]]"),
     ],
 )
@@ -68,6 +72,15 @@ def test_bad_ranking_is_told_in_words(service: Service, changes: dict[str, Any],
     status, answer = service.post("/v1/rank", RANK | changes)
     assert status == 400
     assert words in answer["error"]
+
+
+def test_packed_ranking_is_unpacked_and_odd_packing_refused(service: Service) -> None:
+    body = gzip.compress(orjson.dumps(RANK))
+    assert service.ask("POST", "/v1/rank", body, content_encoding="gzip")[:2] == service.post("/v1/rank", RANK)
+    status, answer, _ = service.ask("POST", "/v1/rank", body, content_encoding="br")
+    assert (status, answer["error"]) == (415, "Content-Encoding 'br' is not read; send gzip, deflate or none.")
+    status, answer, _ = service.ask("POST", "/v1/rank")
+    assert (status, "The request is empty" in answer["error"]) == (400, True)
 
 
 def test_examples_of_the_docs_page_run_as_pasted(service: Service) -> None:

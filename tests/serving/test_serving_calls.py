@@ -215,7 +215,7 @@ def test_vocabulary_file_is_read_and_checked(tmp_path: Path) -> None:
     assert read_vocabularies(file).ids == {"item_id": {"sku-1": 4}}
     for text, words in (
         ("{", "is no JSON"),
-        ("[]", "must be an object of inputs; seen list"),
+        ("[]", "must be an object of inputs; seen a list"),
         ('{"item_id": {"sku-1": "4"}}', "'item_id' must be an object of ids by raw value"),
     ):
         file.write_text(text)

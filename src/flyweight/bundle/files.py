@@ -39,8 +39,9 @@ def check_folder(path: Path) -> None:
         raise BundleError(
             f"There is no bundle at {path}; an interrupted write left the old one at {aside[-1]}: rename it back."
         )
-    seen = "a file" if path.exists() else "nothing"
-    raise BundleError(f"A bundle is a folder with {MANIFEST}; {path} is {seen}. Check the path.")
+    if not path.exists():
+        raise BundleError(f"There is no bundle at {path}: no such folder. Check the path.")
+    raise BundleError(f"A bundle is a folder with {MANIFEST}; {path} is a file. Check the path.")
 
 
 def list_sizes(

@@ -264,7 +264,7 @@ def _refusal(name: str, rows: int, ids: Array) -> InputError:
         return InputError(f"Input {name!r} holds the negative id {low}{beyond}; ids run from 0 to {rows - 1}.")
     return InputError(
         f"Input {name!r} holds id {high}{beyond}, and ids run from 0 to {rows - 1}; "
-        "map values the model was not trained on to an id of their own: Field(..., unknown=0)."
+        "a model whose task says Field(..., unknown=0) takes what lies outside as id 0."
     )
 
 

@@ -18,7 +18,7 @@ def export(
     storage_uri: Annotated[
         str | None, typer.Option(help="for kserve: the address that the model repository is uploaded to")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an older export")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", metavar="", help="replace an older export")] = False,
 ) -> None:
     """Write a bundle for another server, after its scores were checked in that server's engine."""
     from flyweight.serving.repositories.export_bundle import export_bundle

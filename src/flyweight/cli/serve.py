@@ -47,13 +47,17 @@ def serve(
     admin_token_file: Annotated[Path | None, typer.Option(help="of those who may change what is served")] = None,
     certificate: Annotated[Path | None, typer.Option(help="for TLS, PEM; also for gRPC")] = None,
     key: Annotated[Path | None, typer.Option(help="of the certificate, PEM")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="let a network use the service without tokens")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", metavar="", help="let a network use the service without tokens")
+    ] = False,
     log_format: Annotated[str, typer.Option(help="json, text, or auto: text for a terminal")] = "auto",
     access_log: Annotated[float, typer.Option(help="share of answered requests to log, with all refused")] = 0.0,
-    telemetry: Annotated[bool, typer.Option("--telemetry", help="send traces to OpenTelemetry's collector")] = False,
+    telemetry: Annotated[
+        bool, typer.Option("--telemetry", metavar="", help="send traces to OpenTelemetry's collector")
+    ] = False,
     keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
     state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
-    ray: Annotated[bool, typer.Option("--ray", help="serve by replicas on Ray Serve")] = False,
+    ray: Annotated[bool, typer.Option("--ray", metavar="", help="serve by replicas on Ray Serve")] = False,
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster's head, or auto; none starts one of this machine")
     ] = None,
@@ -61,7 +65,9 @@ def serve(
     max_replicas: Annotated[int | None, typer.Option(help="on Ray: replicas at most; as many as at least")] = None,
     target_ongoing: Annotated[float, typer.Option(help="on Ray: requests under way that a replica should have")] = 2.0,
     replica_cores: Annotated[float, typer.Option(help="on Ray: cores that a replica reserves, its threads")] = 1.0,
-    detach: Annotated[bool, typer.Option("--detach", help="on Ray: return once replicas answer, leave them")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", metavar="", help="on Ray: return once replicas answer, leave them")
+    ] = False,
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
     needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")

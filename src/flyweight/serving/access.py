@@ -84,7 +84,7 @@ class Access:
             Refusal: it has no administrator's token; or, where there are none, does not come from this machine.
         """
         if self._admin_tokens is not None:
-            self._admin_tokens.check(origin.authorization)
+            self._check_admin_token(self._admin_tokens, origin)
             return
         self.check_use(origin)
         if origin.forwarded or not is_loopback(origin.address):
@@ -102,6 +102,21 @@ class Access:
                 "localhost or an address.",
                 "forbidden",
             )
+
+    def _check_admin_token(self, tokens: TokenFile, origin: Origin) -> None:
+        try:
+            tokens.check(origin.authorization)
+        except Refusal as refusal:
+            if self._tokens is None:
+                raise
+            try:
+                self._tokens.check(origin.authorization)
+            except Refusal:
+                raise refusal from None
+            raise Refusal(
+                "The token may use the service and not change what is served; send one of --admin-token-file.",
+                "forbidden",
+            ) from None
 
 
 def is_admin(path: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
+from flyweight.serving.json_body import kind_of
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.wire import Wire
@@ -91,7 +92,7 @@ def refuse_parameters(parameters: Any) -> None:
         Refusal: a configuration or files are in the parameters.
     """
     if not isinstance(parameters, Mapping):
-        raise Refusal(f"parameters must be an object; seen {type(parameters).__name__}.")
+        raise Refusal(f"parameters must be an object; seen {kind_of(parameters)}.")
     odd = next((name for name in parameters if name != "unload_dependents"), None)
     if odd is not None:
         raise Refusal(f"Parameter {str(odd)[:60]!r} is not taken: a bundle carries its own configuration and files.")

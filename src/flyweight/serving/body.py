@@ -33,12 +33,16 @@ async def read_body(receive: Receive, declared: int | None, most: int, seconds: 
         raise _too_large(declared, most)
     end = asyncio.get_running_loop().time() + seconds
     message = await _timely(receive, end)
+    if message is None:
+        raise _too_slow(0, declared, seconds)
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         return _whole(body, most)
     parts, size = [body], len(body)
     while message.get("more_body"):
         message = await _timely(receive, end)
+        if message is None:
+            raise _too_slow(size, declared, seconds)
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > most:
@@ -47,12 +51,13 @@ async def read_body(receive: Receive, declared: int | None, most: int, seconds: 
     return b"".join(parts)
 
 
-async def _timely(receive: Receive, end: float) -> Message:
+async def _timely(receive: Receive, end: float) -> Message | None:
+    """Return the next part, None where it does not come in time."""
     try:
         async with asyncio.timeout_at(end):
             message = await receive()
     except TimeoutError:
-        raise Refusal("The request's body did not come whole in time (--read-timeout).", "slow") from None
+        return None
     if message["type"] == "http.disconnect":
         raise Disconnected
     return message
@@ -62,6 +67,14 @@ def _whole(body: bytes, most: int) -> bytes:
     if len(body) > most:
         raise _too_large(len(body), most)
     return body
+
+
+def _too_slow(size: int, declared: int | None, seconds: float) -> Refusal:
+    due = "" if declared is None else f" of the {declared:,} that Content-Length says"
+    return Refusal(
+        f"The request's body did not come whole within {seconds:g} s (--read-timeout): {size:,} bytes{due} came.",
+        "slow",
+    )
 
 
 def _too_large(size: int, most: int) -> Refusal:

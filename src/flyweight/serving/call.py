@@ -4,7 +4,7 @@ Here it is only looked at what the ranker cannot know of a request that came ove
 long each is, what its strings mean. Ids against vocabularies, numbers against NaN and shapes are the ranker's to check.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -252,11 +252,22 @@ def _kind(takes: Takes, asked: Mapping[str, Array], offered: Mapping[str, Array]
 
 def _refuse_names(takes: Takes, inputs: Mapping[str, Array]) -> None:
     due = [*takes.asked, *takes.offered]
-    shown = ", ".join(map(repr, due[:12])) + (f" and {len(due) - 12} more" if len(due) > 12 else "")
+    shown = named([repr(name) for name in due])
     for name in inputs:
         if name not in takes.asked and name not in takes.offered:
             near = get_close_matches(name[:80], due, 1, 0.6)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise Refusal(f"Input {name[:80]!r} is not one of model {takes.model!r}{hint}. It takes {shown}.")
-    lost = next(name for name in due if name not in inputs)
-    raise Refusal(f"Input {lost!r} is missing; model {takes.model!r} takes {shown}, seen {len(inputs)} of {len(due)}.")
+    lost = [repr(name) for name in due if name not in inputs]
+    are = f"Input {lost[0]} is" if len(lost) == 1 else f"Inputs {named(lost)} are"
+    raise Refusal(f"{are} missing; model {takes.model!r} takes {shown}, seen {len(inputs)} of {len(due)}.")
+
+
+def named(names: Sequence[str], most: int = 12) -> str:
+    """Return names in a line, and how many more there are.
+
+    Example:
+        >>> named(["a", "b", "c"], 2), named([])
+        ('a, b and 1 more', 'none')
+    """
+    return (", ".join(names[:most]) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")

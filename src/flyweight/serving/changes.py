@@ -179,7 +179,7 @@ class Changes:
             await self._undo(before)
             raise _unchanged(error, before) from error
         await self._tell_all("settle", model=model)
-        logger.info("Model %r: %s", model, after.words)
+        logger.info("Model %r: %s%s", model, after.words, after.parts)
 
     def _restore(self, before: Rollout, *, new: bool) -> None:
         self.rollouts[before.model] = before

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.serving.json_body import kind_of
 from flyweight.serving.refusal import Refusal, shown
 
 Array = NDArray[Any]
@@ -44,7 +45,7 @@ def array_of_values(name: str, datatype: str, values: Any) -> Array:
         Refusal: they are no values of that datatype; says which.
     """
     if not isinstance(values, list):
-        raise Refusal(f"Input {name!r}: data must be a list; seen {type(values).__name__}.")
+        raise Refusal(f"Input {name!r}: data must be a list; seen {kind_of(values)}.")
     flat = values
     for _ in range(MAX_DIMENSIONS):
         if not (flat and isinstance(flat[0], list)):
@@ -62,6 +63,10 @@ def _flattened(name: str, values: list[Any]) -> list[Any]:
     if set(map(type, values)) != {list}:
         odd = next(one for one in values if not isinstance(one, list))
         raise Refusal(f"Input {name!r}: data mixes lists and values; seen {shown(odd)} beside a list.")
+    lengths = set(map(len, values))
+    if len(lengths) > 1:
+        least, most = min(lengths), max(lengths)
+        raise Refusal(f"Input {name!r}: data has lists of {least:,} and of {most:,} values; they must be as long.")
     return [value for row in values for value in row]
 
 

@@ -13,13 +13,35 @@ from flyweight.serving.repository import Repository
 from flyweight.serving.routes import answer_json
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+:root { color-scheme: light dark; --post: #0a6e4f; --get: #2458a6; --code: #f3f4f6 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24;
+  overflow-wrap: anywhere }
 h1 { font-size: 1.5rem } h2 { font-size: 1rem; margin: 2rem 0 .3rem; font-family: ui-monospace, monospace }
-h2 b { display: inline-block; min-width: 3.5rem; color: #0a6e4f } h2.get b { color: #2458a6 }
-pre { background: #f3f4f6; padding: .8rem; overflow: auto; border-radius: 4px; font-size: 13px; max-height: 22rem }
-td { vertical-align: top; padding: .1rem .8rem .1rem 0 } td:first-child { font-family: ui-monospace, monospace }
-@media (prefers-color-scheme: dark) { body { background: #15181c; color: #dfe3e8 } pre { background: #22262b } }
+h2 b { display: inline-block; min-width: 3.5rem; color: var(--post) } h2.get b { color: var(--get) }
+pre { background: var(--code); padding: .8rem; overflow: auto; border-radius: 4px; font-size: 13px; max-height: 22rem;
+  white-space: pre-wrap }
+code { font: 13px ui-monospace, monospace } a { color: var(--get) }
+td { vertical-align: top; padding: .1rem .8rem .1rem 0 }
+td:first-child { font-family: ui-monospace, monospace } .codes td:first-child { white-space: nowrap }
+@media (prefers-color-scheme: dark) {
+  :root { --post: #4cc38a; --get: #7ab2f4; --code: #22262b } body { background: #15181c; color: #dfe3e8 }
+}
 """
+TOKEN = "Where the service wants a token, add <code>-H 'Authorization: Bearer TOKEN'</code> to a command."
+#: Routes that are no part of the document, for people who run the service.
+ALSO = (
+    ("GET /", "the page of charts"),
+    ("GET /metrics", "for Prometheus"),
+    ("GET /v1/admin/models[/{model}]", "the versions that are held, and which part each has"),
+    ("POST /v1/admin/models/{model}/versions", 'another version, or a new model: {"path": "/bundles/ranker.fly"}'),
+    ("DELETE /v1/admin/models/{model}/versions/{version}", "frees a version that has no part"),
+    ("POST /v1/admin/models/{model}/activate", 'a version that is held answers: {"version": "2"}'),
+    ("POST /v1/admin/models/{model}/rollback", "the version before answers again"),
+    ("POST /v1/admin/models/{model}/unload", "takes a model out of service"),
+    ("PUT, DELETE /v1/admin/models/{model}/canary", 'a part of the requests: {"version": "2", "percent": 5}'),
+    ("PUT, DELETE /v1/admin/models/{model}/shadow", 'scores beside the answer: {"version": "2", "percent": 50}'),
+    ("GET /v1/admin/models/{model}/drift", "how the shadow's scores differ"),
+)
 
 
 def docs_routes(repository: Repository) -> list[Route]:
@@ -42,11 +64,15 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def render_docs(document: dict[str, Any], url: str) -> str:
     """Return the page of a document; `url` is where its examples are sent to."""
     info = document["info"]
-    parts = [f"<h1>{_text(info['title'])} {_text(info['version'])}</h1><p>{_text(info['description'])}</p>"]
-    for path, methods in document["paths"].items():
-        for method, route in methods.items():
-            parts.append(_route(path, method, route, url))
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>flyweight serve</title><style>{STYLE}</style>"
+    title = f"{_text(info['title'])} {_text(info['version'])}"
+    parts = [f"<h1>{title}</h1><p>{_text(info['description'])}</p><p>{TOKEN}</p>"]
+    paths: dict[str, Any] = document["paths"]
+    for path in sorted(paths, key=lambda path: "post" not in paths[path]):  # what is asked for most comes first
+        parts += [_route(path, method, route, url) for method, route in paths[path].items()]
+    also = "".join(f"<tr><td>{_text(route)}<td>{_text(words)}" for route, words in ALSO)
+    parts.append(f"<h2>For those who run the service</h2><table>{also}</table>")
+    head = '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+    head += f"<title>flyweight serve</title><style>{STYLE}</style>"
     return head + "".join(parts) + '<p>The same for programs: <a href="/openapi.json">/openapi.json</a></p></html>'
 
 
@@ -56,11 +82,13 @@ def _route(path: str, method: str, route: dict[str, Any], url: str) -> str:
     )
     body = route.get("requestBody", {}).get("content", {}).get("application/json", {})
     shown = [
-        _example(path.replace("{model}", model).replace("{version}", "1"), url, example["value"])
+        _example(
+            path.replace("{model}", model).replace("{version}", example.get("x-version", "")), url, example["value"]
+        )
         for model, example in body.get("examples", {}).items()
     ]
     title = f'<h2 class={method}><b>{method.upper()}</b> {_text(path)}</h2><p>{_text(route["summary"])}</p>'
-    return f"{title}{''.join(shown)}<table>{rows}</table>"
+    return f"{title}{''.join(shown)}<table class=codes>{rows}</table>"
 
 
 def _example(path: str, url: str, value: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from flyweight.serving.datatypes import (
@@ -22,6 +21,7 @@ from flyweight.serving.datatypes import (
     checked_name,
     checked_shape,
 )
+from flyweight.serving.json_body import json_object, kind_of
 from flyweight.serving.refusal import Refusal, shown
 
 Array = NDArray[Any]
@@ -120,7 +120,7 @@ def layout_of(header: bytes) -> Layout:
 
 
 def _read(data: bytes) -> Layout:
-    header = _object(data)
+    header = json_object(data)
     listed = header.get("inputs")
     if not isinstance(listed, list) or not listed:
         raise Refusal(f"The request must have 'inputs', a list of tensors; seen {_seen(header)}.")
@@ -151,16 +151,6 @@ def _even(cuts: list[Cut]) -> np.dtype[Any] | None:
         for cut in cuts
     )
     return dtype if even else None
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        header = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Refusal(f"The request is no JSON: {error}.") from None
-    if not isinstance(header, dict):
-        raise Refusal(f"The request must be a JSON object; seen {type(header).__name__}.")
-    return header
 
 
 def _name(entry: Any, seen: Mapping[str, Any]) -> str:
@@ -194,7 +184,7 @@ def _binary_size(name: str, entry: Mapping[str, Any]) -> int | None:
     if parameters is None:
         return None
     if not isinstance(parameters, dict):
-        raise Refusal(f"Input {name!r}: parameters must be an object; seen {type(parameters).__name__}.")
+        raise Refusal(f"Input {name!r}: parameters must be an object; seen {kind_of(parameters)}.")
     if "shared_memory_region" in parameters:
         raise Refusal(f"Input {name!r}: shared memory is not served here; send the values.")
     size = parameters.get("binary_data_size")
@@ -206,14 +196,14 @@ def _binary_size(name: str, entry: Mapping[str, Any]) -> int | None:
 def _id(header: Mapping[str, Any]) -> str:
     found = header.get("id", "")
     if not isinstance(found, str):
-        raise Refusal(f"The request's id must be a string; seen {type(found).__name__}.")
+        raise Refusal(f"The request's id must be a string; seen {kind_of(found)}.")
     return found
 
 
 def _parameters(header: Mapping[str, Any]) -> dict[str, Any]:
     found = header.get("parameters", {})
     if not isinstance(found, dict):
-        raise Refusal(f"The request's parameters must be an object; seen {type(found).__name__}.")
+        raise Refusal(f"The request's parameters must be an object; seen {kind_of(found)}.")
     return found
 
 
@@ -221,7 +211,7 @@ def _wants_binary(header: Mapping[str, Any]) -> bool:
     """Return whether scores are due as bytes: what an output asks for goes before what the request does."""
     outputs = header.get("outputs", [])
     if not isinstance(outputs, list):
-        raise Refusal(f"The request's outputs must be a list; seen {type(outputs).__name__}.")
+        raise Refusal(f"The request's outputs must be a list; seen {kind_of(outputs)}.")
     binary = _parameters(header).get("binary_data_output", False)
     for entry in outputs:
         if not isinstance(entry, dict) or not isinstance(parameters := entry.get("parameters", {}), dict):

@@ -202,7 +202,7 @@ def _examples(ready: list[Served]) -> tuple[Json, Json]:
     for served in ready:
         opened = served.opened
         call = sample_call(opened.ranker, opened.takes, 3)
-        infer[served.model] = {"value": infer_example({**call.asked, **call.offered})}
+        infer[served.model] = {"value": infer_example({**call.asked, **call.offered}), "x-version": served.version}
         if opened.takes.offered and not opened.takes.flat:
             rank[served.model] = {"value": rank_example(served.model, call.asked, call.offered)}
     return infer, rank

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flyweight.serving.answering import Desk
-from flyweight.serving.call import Takes
+from flyweight.serving.call import Takes, named
 from flyweight.serving.caller import REQUEST_ID, Caller, caller_of
 from flyweight.serving.datatypes import BYTES, MAX_DIMENSIONS, array_of_values
+from flyweight.serving.json_body import kind_of
 from flyweight.serving.refusal import Refusal, shown
 from flyweight.serving.routes import read_object
 from flyweight.serving.tensors import Tensors
@@ -65,6 +66,8 @@ class RankRoute:
     async def _read(self, request: Request) -> dict[str, Any]:
         settings = self._desk.repository.settings
         body = await read_object(request, settings.max_body, settings.read_seconds)
+        if not body:
+            raise Refusal(f"The request is empty; a ranking is a JSON object with {', '.join(KEYS[:2])} and more.")
         odd = next((key for key in body if key not in KEYS), None)
         if odd is not None:
             raise Refusal(f"Key {odd[:60]!r} is not known; a ranking takes {', '.join(KEYS)}.")
@@ -88,34 +91,39 @@ def columns_of(takes: Takes, request: Any, candidates: Any) -> dict[str, NDArray
         why = "takes no candidates" if not takes.offered else "has inputs with lengths of their own"
         raise Refusal(f"Model {takes.model!r} {why}, so there is nothing to rank; send tensors to /v2.")
     if not isinstance(request, dict):
-        raise Refusal(f"'request' must be an object of the request's fields; seen {type(request).__name__}.")
+        raise Refusal(f"'request' must be an object of the request's fields; seen {kind_of(request)}.")
     if not isinstance(candidates, list) or not candidates:
-        seen = "an empty list" if candidates == [] else type(candidates).__name__
+        seen = "an empty list" if candidates == [] else "nothing" if candidates is None else kind_of(candidates)
         raise Refusal(f"'candidates' must be a list of 1 to {takes.most:,} objects; seen {seen}.")
     if len(candidates) > takes.most:
-        raise Refusal(f"{len(candidates):,} candidates; up to {takes.most:,} are ranked at once.", "too_large")
+        raise Refusal(
+            f"The request has {len(candidates):,} candidates; model {takes.model!r} takes up to {takes.most:,} at once "
+            "(--max-candidates). Send them in parts.",
+            "too_large",
+        )
     _check_keys("'request'", request, takes.asked)
     for place, candidate in enumerate(candidates):
         if not isinstance(candidate, dict):
-            raise Refusal(f"Candidate {place} must be an object of its fields; seen {type(candidate).__name__}.")
+            raise Refusal(f"Candidate {place} must be an object of its fields; seen {kind_of(candidate)}.")
         if candidate.keys() != takes.offered.keys():
             _check_keys(f"Candidate {place}", candidate, takes.offered)
-    columns = {name: _column(name, [request[name]]) for name in takes.asked}
-    return columns | {name: _column(name, [one[name] for one in candidates]) for name in takes.offered}
+    asked = {name: _column(name, ids, [request[name]]) for name, ids in takes.asked.items()}
+    return asked | {name: _column(name, ids, [one[name] for one in candidates]) for name, ids in takes.offered.items()}
 
 
 def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) -> None:
     for name in given:
         if name not in due and name != ID:
             near = get_close_matches(name[:80], due, 1, 0.6)  # of megabytes it takes seconds
-            hint = f"; the nearest is {near[0]!r}" if near else f"; it takes {', '.join(list(due)[:12]) or 'none'}"
+            hint = f"; the nearest is {near[0]!r}" if near else f"; it takes {named(list(due))}"
             raise Refusal(f"{where} has the field {name[:60]!r}, which the model does not take{hint}.")
-    lost = next((name for name in due if name not in given), None)
-    if lost is not None:
-        raise Refusal(f"{where} lacks the field {lost!r}; it has {', '.join(sorted(given)[:12]) or 'none'}.")
+    lost = [repr(name) for name in due if name not in given]
+    if lost:
+        fields = "field" if len(lost) == 1 else "fields"
+        raise Refusal(f"{where} lacks the {fields} {named(lost)}; it has {named(sorted(given))}.")
 
 
-def _column(name: str, values: list[Any]) -> NDArray[Any]:
+def _column(name: str, ids: bool, values: list[Any]) -> NDArray[Any]:
     """Return a field's values, one a row: numbers, truths, texts, or lists of these of one shape."""
     flat, shape = values, [len(values)]
     while isinstance(flat[0], list) and len(shape) < MAX_DIMENSIONS:
@@ -126,7 +134,19 @@ def _column(name: str, values: list[Any]) -> NDArray[Any]:
         flat = [value for one in flat for value in one]
         if not flat:
             break
+    _check_values(name, ids, flat, len(values))
     return array_of_values(name, _datatype(flat), _as_texts(flat)).reshape(shape)
+
+
+def _check_values(name: str, ids: bool, flat: list[Any], rows: int) -> None:
+    kinds = set(map(type, flat))
+    due = {int, str} if ids else {int, float}
+    if kinds <= due or (kinds == {bool} and not ids):
+        return
+    odd = next(place for place, value in enumerate(flat) if type(value) not in due)
+    where = f" of candidate {odd * rows // len(flat)}" if rows > 1 else ""
+    takes = "whole numbers, or text where it has a vocabulary" if ids else "numbers"
+    raise Refusal(f"Field {name!r}{where} is {shown(flat[odd])}; it takes {takes}.")
 
 
 def _datatype(values: list[Any]) -> str:
@@ -193,7 +213,7 @@ def _top(body: Mapping[str, Any]) -> int:
 def _text(body: Mapping[str, Any], key: str) -> str | None:
     value = body.get(key)
     if value is not None and not isinstance(value, str):
-        raise Refusal(f"{key!r} must be a string; seen {type(value).__name__}.")
+        raise Refusal(f"{key!r} must be a string; seen {kind_of(value)}.")
     return value
 
 

@@ -111,6 +111,15 @@ class Rollout:
         listed = ", ".join(map(repr, self.versions)) or "no version"
         return f"there is {listed}" + ("" if self.answering is None else f", and {self.answering!r} answers")
 
+    @property
+    def parts(self) -> str:
+        """Who else gets requests, for logs; "" where nobody does."""
+        canary, shadow = self.canary, self.shadow
+        by = f" by {canary.field!r}" if canary is not None and canary.field else ""
+        told = [] if canary is None else [f"{canary.version!r} is the canary of {canary.percent:g} %{by}"]
+        told += [] if shadow is None else [f"{shadow.version!r} the shadow of {shadow.percent:g} %"]
+        return "".join(f", {one}" for one in told)
+
     def holding(self, source: Source, given: str | None = None) -> "Rollout":
         """Return it with one more version, which has no part yet unless it is the first.
 

@@ -15,6 +15,7 @@ from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
 from flyweight.serving.body import Disconnected, read_body, unpack_body
 from flyweight.serving.infer_route import retry_headers, whole_number
+from flyweight.serving.json_body import json_object
 from flyweight.serving.metadata import describe_server
 from flyweight.serving.refusal import Refusal, refusal_of
 
@@ -109,13 +110,7 @@ async def read_object(request: Request, most: int, seconds: float) -> dict[str, 
     body = await read_body(request.receive, whole_number(headers, b"content-length"), most, seconds)
     encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
     body = bytes(unpack_body(body, encoding, most)) if body else body
-    try:
-        found = orjson.loads(body) if body.strip() else {}
-    except orjson.JSONDecodeError as error:
-        raise Refusal(f"The request is no JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise Refusal(f"The request must be a JSON object; seen {type(found).__name__}.")
-    return found
+    return json_object(body) if body.strip() else {}
 
 
 def answer_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -88,6 +88,7 @@ class Settings:
             "deadline-ms": (self.limits.deadline_ms, 1),
             "standing-ms": (self.limits.standing_ms, 1),
             "keep": (self.keep, 0),
+            "threads": (1 if self.threads is None else self.threads, 1),
         }
         for name, (value, low) in least.items():
             if not low <= value < 2**40:

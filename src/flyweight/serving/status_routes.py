@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -97,9 +98,20 @@ class StatusRoutes:
             "ready": entry.answering is not None,
             "answering": entry.answering,
             "reason": entry.reason,
+            **traffic_of(entry),
             "versions": versions,
             "refused": sum(sum(counts["errors"].values()) for counts in lasting.values()),
         }
+
+
+def traffic_of(entry: Model) -> dict[str, Any]:
+    """Return which versions have a part beside the one that answers."""
+    rollout = entry.rollout
+    return {
+        "before": list(rollout.before),
+        "canary": None if rollout.canary is None else asdict(rollout.canary),
+        "shadow": None if rollout.shadow is None else asdict(rollout.shadow),
+    }
 
 
 def describe_version(served: Served) -> dict[str, Any]:

@@ -91,10 +91,10 @@ class Supervisor:
             FlyweightError: the port is taken, a bundle is bad at the start, or no worker is left and none can start.
         """
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_end, "SIGTERM")
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-            loop.add_signal_handler(signal.SIGHUP, self._ending.set)
+            loop.add_signal_handler(signal.SIGHUP, self._told_to_end, "SIGHUP")
         settings = self.settings
         with contextlib.ExitStack() as held:
             listening = held.enter_context(bind_socket(settings.host, settings.port))
@@ -119,6 +119,12 @@ class Supervisor:
             for worker in self._workers:
                 _kill(worker)
         self._told = self._told or now
+        self._told_to_end("SIGINT")
+
+    def _told_to_end(self, how: str) -> None:
+        if self._taking() and not self._ending.is_set():
+            words = "%s: not ready from now on; requests are answered for %g s more (--drain), then the service ends."
+            logger.info(words, how, self.settings.drain_seconds)
         self._ending.set()
 
     def _read_state(self, held: contextlib.ExitStack) -> None:

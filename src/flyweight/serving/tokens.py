@@ -39,7 +39,8 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The token file {path} cannot be read: {error}.") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"The token file {path} cannot be read: {why}.") from None
     tokens = []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
@@ -97,7 +98,7 @@ class TokenFile:
         # All are compared, each in a time that does not tell how much of it agreed.
         found = [token for token in self._tokens if hmac.compare_digest(token.digest, digest)]
         if not found:
-            raise Refusal("The token is not known here.", "unauthorized")
+            raise Refusal("The token is not known here: it is none of the service's token file.", "unauthorized")
         ends = max(token.expires for token in found)
         if ends <= time.time():
             when = datetime.fromtimestamp(ends, UTC).isoformat(timespec="seconds")

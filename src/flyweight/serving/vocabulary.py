@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import InputError
+from flyweight.serving.json_body import kind_of
 from flyweight.serving.refusal import Refusal
 from flyweight.task.joined_vocabularies import JoinedVocabularies
 from flyweight.task.vocabulary import NO_ID
@@ -102,7 +103,7 @@ def read_vocabularies(path: Path) -> Vocabularies:
     except orjson.JSONDecodeError as error:
         raise InputError(f"The vocabulary {path} is no JSON: {error}.") from None
     if not isinstance(found, dict):
-        raise InputError(f"The vocabulary {path} must be an object of inputs; seen {type(found).__name__}.")
+        raise InputError(f"The vocabulary {path} must be an object of inputs; seen {kind_of(found)}.")
     for name, ids in found.items():
         if not isinstance(ids, dict) or any(type(id_) is not int for id_ in ids.values()):
             raise InputError(f"The vocabulary {path}: {name!r} must be an object of ids by raw value.")

@@ -54,7 +54,7 @@ function showTotals(status) {
   const sum = (key) => last.reduce((total, point) => total + point[key], 0);
   const facts = [
     ["requests a second", short(sum("requests"))], ["candidates a second", short(sum("candidates"))],
-    ["refused a second", short(sum("errors"))], [status.workers === 1 ? "worker" : "workers", whole(status.workers)],
+    [sum("errors") ? `refused a second, ${short(100 * sum("errors") / sum("requests"))} %` : "refused a second", short(sum("errors"))], [status.workers === 1 ? "worker" : "workers", whole(status.workers)],
     ["memory", status.memory.pss ? bytes(status.memory.pss) : "unknown"],
   ];
   find("totals").replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
@@ -79,9 +79,18 @@ function factsOf(version, refused) {
   ];
 }
 
+/** What a version is for: it answers, takes a part of the requests, is compared with what answers, or waits. */
+function roleOf(model, version) {
+  const { canary, shadow, before } = model;
+  if (version === model.answering) return canary ? `answers ${+(100 - canary.percent).toFixed(2)} %` : "answers";
+  if (version === canary?.version) return `canary, ${canary.percent} %${canary.field ? ` by ${canary.field}` : ""}`;
+  if (version === shadow?.version) return `shadow, ${shadow.percent} %`;
+  return before.includes(version) ? "answered before" : "held";
+}
+
 function versionTable(model) {
   const rows = model.versions.map((one) => make("tr", {},
-    make("td", {}, one.version), make("td", {}, one.version === model.answering ? "answers" : "beside it"),
+    make("td", {}, one.version), make("td", {}, roleOf(model, one.version)),
     make("td", {}, one.engine), make("td", { class: "number" }, bytes(one.size.after)),
     make("td", { class: "number" }, signed(one.drop.value)), make("td", { class: "number" }, whole(one.answered))));
   const head = make("tr", {}, ...["Version", "Role", "Engine", "Size", "Drop", "Answered"].map((name, place) =>
