@@ -135,7 +135,7 @@ def test_busy_service_refuses_at_once_and_takes_the_connection_further(hoisted: 
             assert time.monotonic() - begun < 0.3
             assert answer.startswith(b"HTTP/1.1 429 Too Many Requests")
             assert b"\r\nretry-after: 1\r\nretry-after-ms: " in answer
-            assert b"Too busy: 1 requests wait already, of at most 1 (--queue). Try again later." in answer
+            assert b"Too busy: 1 request waits already, of at most 1 (--queue). Try again later." in answer
             assert first.recv(1 << 16).startswith(b"HTTP/1.1 200")
             assert ask_once(second).startswith(b"HTTP/1.1 200")
 

@@ -34,7 +34,7 @@ async def read_body(receive: Receive, declared: int | None, most: int, seconds: 
     end = asyncio.get_running_loop().time() + seconds
     message = await _timely(receive, end)
     if message is None:
-        raise _too_slow(0, declared, seconds)
+        raise too_slow(0, declared, seconds)
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         return _whole(body, most)
@@ -42,7 +42,7 @@ async def read_body(receive: Receive, declared: int | None, most: int, seconds: 
     while message.get("more_body"):
         message = await _timely(receive, end)
         if message is None:
-            raise _too_slow(size, declared, seconds)
+            raise too_slow(size, declared, seconds)
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > most:
@@ -69,7 +69,8 @@ def _whole(body: bytes, most: int) -> bytes:
     return body
 
 
-def _too_slow(size: int, declared: int | None, seconds: float) -> Refusal:
+def too_slow(size: int, declared: int | None, seconds: float) -> Refusal:
+    """Return why a body is not waited for any longer: `size` bytes came, of those that were declared."""
     due = "" if declared is None else f" of the {declared:,} that Content-Length says"
     return Refusal(
         f"The request's body did not come whole within {seconds:g} s (--read-timeout): {size:,} bytes{due} came.",

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from flyweight.serving.body import too_slow
 from flyweight.serving.direct_infer import DirectInfer
 from flyweight.serving.http_protocol import PatientProtocol
 from flyweight.serving.lane import Ticket
 from flyweight.serving.plain_request import Plain, read_start
-from flyweight.serving.refusal import Refusal
 
 #: What is read at once. A read is looked at before the next begins, so one place does for all connections.
 _PLACE = memoryview(bytearray(1 << 18))
 #: What the numbers in a body lie at a multiple of, so that they are read where they are.
 _ALIGNED = 64
-SLOW_BODY = "The request's body did not come whole in time (--read-timeout)."
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -205,9 +204,10 @@ class Connection(asyncio.BufferedProtocol):
         if left > 0:
             self._late = self._loop.call_later(left, self._look_late)
             return
-        plain, self._body, self._plain = self._plain, None, None
+        plain, refusal = self._plain, too_slow(self._come, len(self._body), self._read_seconds)
+        self._body = self._plain = None
         self._ending = True
-        self._direct.too_slow(plain, Refusal(SLOW_BODY, "slow"), self._done)
+        self._direct.too_slow(plain, refusal, self._done)
 
     def _is_quiet(self) -> bool:
         """Return whether nothing was answered here for as long as a connection is kept."""

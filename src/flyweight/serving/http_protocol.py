@@ -4,6 +4,7 @@ Without the limit, callers that send a byte now and then hold a connection, and 
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,9 @@ class PatientProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say that the bytes were no HTTP."""
-        self._refuse(b"400 Bad Request", "The bytes are no HTTP request; see /docs for what is taken.")
+        reason = sys.exception()  # the library's own
+        words = f"The bytes are no HTTP request{'' if reason is None else f' ({reason})'}"
+        self._refuse(b"400 Bad Request", f"{words}; check Content-Length, and see /docs for what is taken.")
 
     def _start_clock(self) -> None:
         self.stop_clock()

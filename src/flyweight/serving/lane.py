@@ -188,7 +188,8 @@ class Lane:
         if ahead > allowed:
             why = f"{ahead * 1e3:,.0f} ms of work are ahead of it, and it may wait {allowed * 1e3:,.0f} ms"
         elif waiting >= limits.queue:
-            why = f"{waiting:,} requests wait already, of at most {limits.queue:,} (--queue)"
+            who = "1 request waits" if waiting == 1 else f"{waiting:,} requests wait"
+            why = f"{who} already, of at most {limits.queue:,} (--queue)"
         else:
             why = (
                 f"more comes than can be answered; {ahead * 1e3:,.0f} ms of work are ahead of it, of at most "
