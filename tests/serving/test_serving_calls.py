@@ -155,6 +155,15 @@ def test_ranking_of_a_model_that_ranks_nothing_is_refused(changes: dict[str, Any
         columns_of(replace(PAIR, **changes), {"user_id": 7, "age": 3}, [{}, {}])
 
 
+def test_number_never_means_another_thing_for_the_company_it_is_in(takes: Takes) -> None:
+    """Alone 4 was an id, and beside a text the raw value "4"."""
+    user, mixed = {"user_id": 7}, [{"item_id": 4, "price": 0}, {"item_id": "sku-1", "price": 0}]
+    with pytest.raises(Refusal, match=r"'item_id' mixes texts, which are raw values, with whole numbers, .*; seen 4"):
+        columns_of(takes, user, mixed)
+    plain = columns_of(replace(takes, vocabularies=Vocabularies()), user, [*mixed[:1], {"item_id": "5", "price": 0}])
+    assert plain["item_id"].tolist() == ["4", "5"]  # without a vocabulary both are ids
+
+
 def test_long_name_is_looked_up_in_no_time(takes: Takes) -> None:
     """Looking for the nearest name of one of megabytes held up the whole worker for a second."""
     name, started = "item_if" * 2_000_000, time.perf_counter()

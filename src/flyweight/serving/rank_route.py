@@ -107,8 +107,8 @@ def columns_of(takes: Takes, request: Any, candidates: Any) -> dict[str, NDArray
             raise Refusal(f"Candidate {place} must be an object of its fields; seen {kind_of(candidate)}.")
         if candidate.keys() != takes.offered.keys():
             _check_keys(f"Candidate {place}", candidate, takes.offered)
-    asked = {name: _column(name, ids, [request[name]]) for name, ids in takes.asked.items()}
-    return asked | {name: _column(name, ids, [one[name] for one in candidates]) for name, ids in takes.offered.items()}
+    asked = {name: _column(takes, name, [request[name]]) for name in takes.asked}
+    return asked | {name: _column(takes, name, [one[name] for one in candidates]) for name in takes.offered}
 
 
 def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) -> None:
@@ -123,7 +123,7 @@ def _check_keys(where: str, given: Mapping[str, Any], due: Mapping[str, Any]) ->
         raise Refusal(f"{where} lacks the {fields} {named(lost)}; it has {named(sorted(given))}.")
 
 
-def _column(name: str, ids: bool, values: list[Any]) -> NDArray[Any]:
+def _column(takes: Takes, name: str, values: list[Any]) -> NDArray[Any]:
     """Return a field's values, one a row: numbers, truths, texts, or lists of these of one shape."""
     flat, shape = values, [len(values)]
     while isinstance(flat[0], list) and len(shape) < MAX_DIMENSIONS:
@@ -134,8 +134,9 @@ def _column(name: str, ids: bool, values: list[Any]) -> NDArray[Any]:
         flat = [value for one in flat for value in one]
         if not flat:
             break
+    ids = takes.asked[name] if name in takes.asked else takes.offered[name]
     _check_values(name, ids, flat, len(values))
-    return array_of_values(name, _datatype(flat), _as_texts(flat)).reshape(shape)
+    return array_of_values(name, _datatype(flat), _as_texts(takes, name, flat)).reshape(shape)
 
 
 def _check_values(name: str, ids: bool, flat: list[Any], rows: int) -> None:
@@ -156,10 +157,21 @@ def _datatype(values: list[Any]) -> str:
     return "INT64" if kinds <= {int} else "BOOL" if kinds == {bool} else "FP64"
 
 
-def _as_texts(values: list[Any]) -> list[Any]:
-    """Return whole numbers among texts as texts too: ids of a shop's own may be both."""
-    if not any(isinstance(value, str) for value in values):
+def _as_texts(takes: Takes, name: str, values: list[Any]) -> list[Any]:
+    """Return whole numbers among texts as texts too, where both are ids.
+
+    Where there is a vocabulary texts are raw values and numbers are ids: a number must not mean another thing for the
+    company that it is in.
+    """
+    kinds = set(map(type, values))
+    if str not in kinds or int not in kinds:
         return values
+    if name in takes.vocabularies.sizes:
+        number = next(value for value in values if type(value) is int)
+        raise Refusal(
+            f"Field {name!r} mixes texts, which are raw values, with whole numbers, which are ids; seen {number}. "
+            f'Give all as one of them: "{number}" is a raw value.'
+        )
     return [str(value) if type(value) is int else value for value in values]
 
 
