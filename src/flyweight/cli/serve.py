@@ -57,6 +57,14 @@ def serve(
     ] = False,
     keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
     state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(help="of a sharded bundle, HOST:PORT of a server, or NAME=HOST:PORT; once for each, in order"),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="while a shard is away: refuse requests, or degrade: score with stand-ins and say so")
+    ] = "refuse",
+    shard_timeout: Annotated[float, typer.Option(help="seconds that a request waits for its shards")] = 1.0,
     ray: Annotated[bool, typer.Option("--ray", metavar="", help="serve by replicas on Ray Serve")] = False,
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster's head, or auto; none starts one of this machine")
@@ -71,16 +79,17 @@ def serve(
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
     needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
-    missing = next((name for name in needed if importlib.util.find_spec(name) is None), None)
-    if missing is not None:
-        raise InputError(f"Serving over a network needs {missing}: {EXTRA}")
+    lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
+    if lacking is not None:
+        raise InputError(f"Serving over a network needs {lacking}: {EXTRA}")
     from flyweight.serving.lane import Limits
     from flyweight.serving.security import Security
     from flyweight.serving.settings import Settings, sources_of
+    from flyweight.serving.shard_policy import ShardPolicy
     from flyweight.serving.watching_settings import Watching
 
     settings = Settings(
-        sources=sources_of(bundles),
+        sources=sources_of(bundles, shard or ()),
         host=host,
         port=port,
         grpc_port=grpc_port,
@@ -97,6 +106,7 @@ def serve(
         watching=Watching(log_format, access_log, telemetry),
         keep=keep,
         state=None if state is None else str(state.resolve()),
+        shard_policy=ShardPolicy(missing, shard_timeout),  # type: ignore[arg-type]
     )
     from flyweight.serving.replicas.scaling import Scaling
 

@@ -1,6 +1,5 @@
 """One replica: the models of a service in a process of Ray Serve, behind the same routes as without Ray."""
 
-import asyncio
 import gc
 from collections.abc import Mapping
 from typing import Any
@@ -44,15 +43,10 @@ class Replica:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again during a request
         desk, settings_here = Desk(self._repository), self._repository.settings
-        self._metering, _ = start_watching(desk, settings_here.watching)
-        status = StatusRoutes(self._repository, self._metering, self._snapshot)
+        self._watchers = start_watching(desk, settings_here.watching)
+        status = StatusRoutes(self._repository, self._watchers.metering, self._watchers.snapshot)
         app = build_application(desk, StandingAdministration(), status)
         self.answer = guarded(app, Access(settings_here.security), desk)
-
-    async def _snapshot(self) -> dict[str, Any]:
-        """Return what this replica counted: others are asked by nobody, Ray counts them all."""
-        await asyncio.to_thread(self._metering.read_memory)
-        return self._metering.snapshot()
 
     def mark(self) -> str:
         """Return the mark of the deployment that this replica is of."""
