@@ -72,6 +72,12 @@ def serve(
     min_replicas: Annotated[int, typer.Option(help="on Ray: replicas at least")] = 1,
     max_replicas: Annotated[int | None, typer.Option(help="on Ray: replicas at most; as many as at least")] = None,
     target_ongoing: Annotated[float, typer.Option(help="on Ray: requests under way that a replica should have")] = 2.0,
+    scale_up_after: Annotated[
+        float, typer.Option(help="on Ray: seconds of too many requests until replicas are added")
+    ] = 30.0,
+    scale_down_after: Annotated[
+        float, typer.Option(help="on Ray: seconds of too few requests until replicas are taken away")
+    ] = 600.0,
     replica_cores: Annotated[float, typer.Option(help="on Ray: cores that a replica reserves, its threads")] = 1.0,
     detach: Annotated[
         bool, typer.Option("--detach", metavar="", help="on Ray: return once replicas answer, leave them")
@@ -110,14 +116,14 @@ def serve(
     )
     from flyweight.serving.replicas.scaling import Scaling
 
-    scaling = Scaling(
-        min_replicas, min_replicas if max_replicas is None else max_replicas, target_ongoing, replica_cores
-    )
+    most = min_replicas if max_replicas is None else max_replicas
+    scaling = Scaling(min_replicas, most, target_ongoing, replica_cores, scale_up_after, scale_down_after)
     if not (ray or ray_address):
         if detach or scaling != Scaling():
             raise InputError(
-                "--min-replicas, --max-replicas, --target-ongoing, --replica-cores and --detach are of replicas on "
-                "Ray: add --ray, or give --workers for processes of this machine."
+                "--min-replicas, --max-replicas, --target-ongoing, --replica-cores, --scale-up-after, "
+                "--scale-down-after and --detach are of replicas on Ray: add --ray, or give --workers for processes of "
+                "this machine."
             )
         run_service(settings)
         return

@@ -88,6 +88,9 @@ def _application(settings: Settings, scaling: Scaling, mark: str) -> Any:
             "initial_replicas": scaling.least,
             "max_replicas": scaling.most,
             "target_ongoing_requests": scaling.ongoing,
+            "upscale_delay_s": scaling.up_seconds,
+            "downscale_delay_s": scaling.down_seconds,
+            "look_back_period_s": scaling.looked_back,
         },
         ray_actor_options={"num_cpus": scaling.cores},
         max_ongoing_requests=ongoing,  # the queue of a replica is ours: it refuses with a hint when to come again
