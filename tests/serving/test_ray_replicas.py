@@ -1,6 +1,7 @@
 """`flyweight serve --ray`: the same answers from replicas on a Ray cluster, also while one is killed."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -125,6 +126,29 @@ def test_replicas_answer_as_the_service_without_ray_does(replicated: Service) ->
     assert "user_id" in told["error"] or "input" in told["error"]
 
 
+def test_metrics_are_the_sum_over_replicas_whichever_is_asked(replicated: Service) -> None:
+    before = counted(replicated)
+    for number in range(30):
+        assert replicated.post(INFER, body_of(request(5, seed=number)))[0] == 200
+    wait_for(lambda: counted(replicated) == before + 30, 10)
+    assert {counted(replicated) for _ in range(8)} == {before + 30}  # the proxies ask one replica or the other
+    of_nodes = re.findall(r'^flyweight_replicas{node="(.*)"} (.*)$', _metrics(replicated), re.MULTILINE)
+    assert [count for _, count in of_nodes] == ["1.0", "1.0"]
+    assert "127.0.0.2" in dict(of_nodes)  # Ray calls the head by another address of this machine than it was given
+    status = replicated.ask("GET", "/v1/status")[1]
+    model = status["models"][0]
+    assert (status["workers"], model["versions"][0]["answered"] + model["refused"]) == (2, before + 30)
+
+
+def counted(service: Service) -> int:
+    """Requests that were answered or refused, as the metrics say."""
+    return sum(map(int, re.findall(r"^flyweight_requests_total{.*} (\d+)\.0$", _metrics(service), re.MULTILINE)))
+
+
+def _metrics(service: Service) -> str:
+    return str(service.ask("GET", "/metrics")[1].decode())
+
+
 def test_changes_of_what_is_served_are_refused_with_the_way(replicated: Service) -> None:
     models = "/v2/repository/models/ranker"
     for path in (f"{models}/load", f"{models}/unload", "/v1/admin/models/ranker/rollback"):
@@ -143,6 +167,7 @@ def test_a_replica_killed_under_load_gives_no_wrong_answer_and_comes_back(
     sending.start()
     try:
         wait_for(lambda: caller.answered > 20, 20)
+        told = counted(replicated)
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: len(cluster.replicas() - before) == 1 and killed not in cluster.replicas(), 30)
@@ -151,6 +176,9 @@ def test_a_replica_killed_under_load_gives_no_wrong_answer_and_comes_back(
     finally:
         caller.told.set()
         sending.join()
+    sums = [counted(replicated) for _ in range(6)]
+    assert sums == sorted(sums)  # what the killed replica told stays
+    assert sums[0] >= told
     print(f"{caller.answered} answered; failed before that: {caller.failures}")
     assert caller.wrong == 0
     assert caller.lost == []

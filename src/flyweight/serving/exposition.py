@@ -115,8 +115,11 @@ def _gauges(snapshot: Snapshot) -> Iterator[Any]:
                 away.add_metric([model, version, shard], count)
     info = GaugeMetricFamily("flyweight_info", "Flyweight's version", labels=["version"])
     info.add_metric([flyweight.__version__], 1)
+    nodes = GaugeMetricFamily("flyweight_replicas", "On Ray, replicas that serve, by node", labels=["node"])
+    for node, count in sorted(now.get("nodes", {}).items()):
+        nodes.add_metric([node], count)
     workers = GaugeMetricFamily("flyweight_workers", "Workers that serve", now["workers"])
-    yield from (waiting, memory, away, info, workers)
+    yield from (waiting, memory, away, info, nodes, workers)
 
 
 def _quantiles(snapshot: Snapshot) -> Iterator[Any]:

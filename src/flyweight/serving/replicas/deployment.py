@@ -11,6 +11,7 @@ from typing import Any
 
 from flyweight.errors import EngineError, InputError, Interrupted
 from flyweight.serving.http_server import LAST_SECONDS
+from flyweight.serving.replicas.counting import end_counting
 from flyweight.serving.replicas.replica import Replica, RepliesOfReplica
 from flyweight.serving.replicas.scaling import Scaling
 from flyweight.serving.served import open_bundle
@@ -216,6 +217,7 @@ def take_down(drain_seconds: float, mark: str | None = None) -> None:
         try:
             if is_there(mark):
                 serve.delete(NAME)
+                end_counting()
                 if not serve.status().applications:
                     serve.shutdown()
         except Exception as error:  # a cluster that is ending raises what it likes
