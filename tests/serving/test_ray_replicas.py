@@ -146,7 +146,9 @@ def counted(service: Service) -> int:
 
 
 def _metrics(service: Service) -> str:
-    return str(service.ask("GET", "/metrics")[1].decode())
+    status, text, _ = service.ask("GET", "/metrics")
+    assert status == 200, text
+    return str(text.decode())
 
 
 def test_changes_of_what_is_served_are_refused_with_the_way(replicated: Service) -> None:

@@ -1,11 +1,12 @@
 """The sum over replicas of what each has told, by a clock of the test's own."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flyweight.serving.replicas import counting
+from flyweight.serving.refusal import Refusal
 from flyweight.serving.replicas.counting import Counting, Telling
 
 
@@ -51,20 +52,37 @@ def test_a_replica_that_ended_stays_in_what_only_grows_and_never_counts_twice() 
     assert counts.alone
 
 
-def test_a_replica_tells_of_itself_where_no_sum_is_to_be_had(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(counting, "TELL_SECONDS", 60)
+class Actor:
+    """Stands for Ray's actor: each method is called by `remote`."""
+
+    def __init__(self) -> None:
+        self.counts = Counting(Clock())
+
+    def __getattr__(self, verb: str) -> Any:
+        async def call(*values: Any) -> Any:
+            return getattr(self.counts, verb)(*values)
+
+        return SimpleNamespace(remote=call)
+
+
+def test_a_lost_actor_is_looked_for_again_and_no_lesser_sum_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    found: list[Any] = [ConnectionError("gone"), Actor()]
 
     async def own() -> dict[str, Any]:
         return told(7)
 
-    def lost() -> Any:
-        raise ConnectionError
+    def find() -> Any:
+        one = found.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
 
     async def ask() -> dict[str, Any]:
-        return await Telling("a", "10.0.0.7", own, lost).total()
+        telling = Telling("a", "10.0.0.7", own, find)
+        with pytest.raises(Refusal, match="counts of all replicas are not to be had at this moment; ask again"):
+            await telling.total()
+        return await telling.total()
 
     total = asyncio.run(ask())
     assert (requests_of(total), total["now"]["nodes"]) == (7, {"10.0.0.7": 1})
-    assert "The sum over replicas is not to be had (ConnectionError)." in caplog.text
+    assert "The actor that adds up counts does not answer (ConnectionError)." in caplog.text

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from flyweight.serving.gathering import EMPTY, Snapshot, added
+from flyweight.serving.refusal import Refusal
 
 logger = logging.getLogger("flyweight.serving")
 #: The actor's name, and the namespace that it is found in from any job of the cluster.
@@ -18,8 +19,8 @@ NAME, NAMESPACE = "flyweight-counting", "flyweight"
 #: Seconds between two tellings of a replica; until one that is silent is no more; until its counts lose its name; and
 #: until the actor, told nothing by anyone, ends.
 TELL_SECONDS, GONE_SECONDS, FORGOTTEN_SECONDS, ALONE_SECONDS = 1.0, 10.0, 600.0, 600.0
-#: Seconds that a replica waits for the sum; after that it tells of itself alone.
-ANSWER_SECONDS = 2.0
+#: Seconds that a replica waits for the sum, fewer than what scrapes it.
+ANSWER_SECONDS = 5.0
 
 
 class Counting:
@@ -134,9 +135,15 @@ class Telling:
         self._telling = asyncio.create_task(self._tell())
 
     async def total(self) -> Snapshot:
-        """Return the sum over all replicas; of this one alone where the actor does not answer."""
-        own = await self._own()
-        return await self._ask("total", own) or own
+        """Return the sum over all replicas.
+
+        Raises:
+            Refusal: it is not to be had now. Any other number would be less, and seen as counters that began anew.
+        """
+        found = await self._ask("total", await self._own())
+        if found is None:
+            raise Refusal("The counts of all replicas are not to be had at this moment; ask again.", "draining", 1.0)
+        return found
 
     async def _tell(self) -> None:
         while True:
@@ -157,5 +164,5 @@ class Telling:
                 return found
         except Exception as error:  # Ray raises what it likes: for a dead actor, one that is starting, a lost node
             self._actor = None
-            logger.warning("The sum over replicas is not to be had (%s).", type(error).__name__)
+            logger.warning("The actor that adds up counts does not answer (%s).", type(error).__name__)
             return None
