@@ -94,7 +94,8 @@ def test_bytes_that_are_no_message_are_the_callers_fault(hoisted: Path) -> None:
     async def check() -> None:
         async with serving(hoisted, 0.0) as (call, _, _):
             code, words, _ = await refused(call, GARBAGE)
-            assert (code, words) == ("INVALID_ARGUMENT", "The 48 bytes of the call are no ModelInferRequest of the protocol.")
+            assert code == "INVALID_ARGUMENT"
+            assert words == "The 48 bytes of the call are no ModelInferRequest of the protocol."
 
     asyncio.run(check())
 
