@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bundle"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "shards"))
 
 import tiny_models
 from running_service import Service, started

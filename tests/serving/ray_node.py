@@ -1,4 +1,4 @@
-"""A Ray cluster of one node on this machine that nobody else finds, and the replicas in it."""
+"""A Ray cluster of one or more nodes on this machine that nobody else finds, and the replicas in it."""
 
 import os
 import secrets
@@ -19,49 +19,79 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 @dataclass
 class Node:
-    """A cluster's one node: its process, where others join it, and what lets them in."""
+    """One node of a cluster: its process, where others join the cluster, and what lets them in."""
 
     process: "subprocess.Popen[bytes]"
     address: str
     secret: dict[str, str]
 
     def replicas(self) -> set[int]:
-        """Return the numbers of the processes that serve."""
+        """Return the numbers of the processes that serve here."""
         return {pid for pid in descendants(self.process.pid) if "ServeReplica" in title(pid)}
+
+    def kill(self) -> None:
+        """End all of the node at once, as when its machine fails."""
+        for pid in {self.process.pid, *descendants(self.process.pid)}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @contextmanager
 def one_node(cores: int) -> Iterator[Node]:
     """Run a cluster until the block ends; nothing of it is left then."""
+    with nodes(cores) as (node,):
+        yield node
+
+
+@contextmanager
+def nodes(*cores: int) -> Iterator[list[Node]]:
+    """Run a cluster of nodes with so many cores each, the head first; nothing of it is left when the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="fw-ray-", dir="/tmp"))  # short: sockets lie in it
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    words = [f"--port={port}", f"--num-cpus={cores}", f"--temp-dir={folder}", "--object-store-memory=100000000"]
-    quiet = ["--include-dashboard=false", "--disable-usage-stats", "--include-log-monitor=false"]
     (folder / "token").write_text(secrets.token_hex(32))
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    begun: list[Node] = []
+    try:
+        for number, count in enumerate(cores):
+            address = f"127.0.0.1:{port}"
+            head = ["--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"]
+            place = head if not number else [f"--address={address}"]
+            words = [*place, f"--node-ip-address=127.0.0.{1 + number}", f"--num-cpus={count}"]
+            begun.append(Node(_process(words, folder / f"{number}.log", secret), address, secret))
+            _wait_for_start(begun[-1], folder / f"{number}.log")
+        yield begun
+    finally:
+        for node in reversed(begun):
+            _end(node)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _process(words: list[str], log: Path, secret: dict[str, str]) -> "subprocess.Popen[bytes]":
+    quiet = ["--object-store-memory=100000000", "--disable-usage-stats", "--include-log-monitor=false", "--block"]
     quiet_too = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     environment = {**os.environ, **secret, **quiet_too, "PYTHONPATH": str(SOURCE)}
-    with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *words, *quiet,
-             "--node-ip-address=127.0.0.1"],
-            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    try:
-        wait_for(lambda: process.poll() is not None or "Ray runtime started" in (folder / "head.log").read_text(), 60)
-        yield Node(process, f"127.0.0.1:{port}", secret)
-    finally:
-        left = descendants(process.pid)
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        for pid in {process.pid, *left}:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *quiet]
+    with log.open("wb") as out:
+        return subprocess.Popen(ray, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def _wait_for_start(node: Node, log: Path) -> None:
+    wait_for(lambda: node.process.poll() is not None or "Ray runtime started" in log.read_text(), 60)
+    assert node.process.poll() is None, log.read_text()
+
+
+def _end(node: Node) -> None:
+    left = descendants(node.process.pid)
+    node.process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        node.process.wait(30)
+    for pid in {node.process.pid, *left}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    node.process.wait()
 
 
 def wait_for(there: Callable[[], bool], seconds: float) -> None:

@@ -1,12 +1,14 @@
 """`flyweight serve --ray`: the same answers from replicas on a Ray cluster, also while one is killed."""
 
 import os
+import re
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from ray_node import Node, descendants, one_node, title, wait_for
+from ray_node import Node, descendants, nodes, title, wait_for
 from running_service import Service, body_of, request, scores_of, started
 from typer.testing import CliRunner
 
@@ -31,24 +33,45 @@ from flyweight.serving.settings import Settings, sources_of
 INFER = "/v2/models/ranker/infer"
 
 
+@dataclass
+class Cluster:
+    """Its nodes, the head first."""
+
+    nodes: list[Node]
+
+    @property
+    def address(self) -> str:
+        """Where others join it."""
+        return self.nodes[0].address
+
+    @property
+    def secret(self) -> dict[str, str]:
+        """What lets them in."""
+        return self.nodes[0].secret
+
+    def replicas(self) -> set[int]:
+        """Return the numbers of the processes that serve, on any node."""
+        return set().union(*(node.replicas() for node in self.nodes))
+
+
 @pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    """A cluster."""
+def cluster() -> Iterator[Cluster]:
+    """A cluster of two nodes."""
     pytest.importorskip("ray.serve")
-    with one_node(cores=3) as running:
-        yield running
+    with nodes(2, 2) as running:
+        yield Cluster(running)
 
 
 @pytest.fixture(scope="module")
-def replicated(node: Node, hoisted: Path) -> Iterator[Service]:
+def replicated(cluster: Cluster, hoisted: Path) -> Iterator[Service]:
     """A service of two replicas in it."""
-    with started(hoisted, *_replicas(node), seconds=90, **node.secret) as running:
+    with started(hoisted, *_replicas(cluster), seconds=90, **cluster.secret) as running:
         yield running
-    assert not node.replicas()  # what the service made has ended with it
+    assert not cluster.replicas()  # what the service made has ended with it
 
 
-def _replicas(node: Node) -> list[object]:
-    return ["--ray-address", node.address, "--min-replicas", 2, "--replica-cores", 0.5]
+def _replicas(cluster: Cluster) -> list[object]:
+    return ["--ray-address", cluster.address, "--min-replicas", 2, "--replica-cores", 0.5]
 
 
 @dataclass
@@ -60,6 +83,7 @@ class Caller:
     wrong: int = 0
     failures: list[str] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
+    pause: float = 0.0
     told: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -67,6 +91,7 @@ class Caller:
         number = 0
         while not self.told.is_set():
             number += 1
+            self.told.wait(self.pause)
             arrays = request(20, seed=number)
             for _ in range(40):
                 try:
@@ -101,6 +126,31 @@ def test_replicas_answer_as_the_service_without_ray_does(replicated: Service) ->
     assert "user_id" in told["error"] or "input" in told["error"]
 
 
+def test_metrics_are_the_sum_over_replicas_whichever_is_asked(replicated: Service) -> None:
+    before = counted(replicated)
+    for number in range(30):
+        assert replicated.post(INFER, body_of(request(5, seed=number)))[0] == 200
+    wait_for(lambda: counted(replicated) == before + 30, 10)
+    assert {counted(replicated) for _ in range(8)} == {before + 30}  # the proxies ask one replica or the other
+    of_nodes = re.findall(r'^flyweight_replicas{node="(.*)"} (.*)$', _metrics(replicated), re.MULTILINE)
+    assert [count for _, count in of_nodes] == ["1.0", "1.0"]
+    assert "127.0.0.2" in dict(of_nodes)  # Ray calls the head by another address of this machine than it was given
+    status = replicated.ask("GET", "/v1/status")[1]
+    model = status["models"][0]
+    assert (status["workers"], model["versions"][0]["answered"] + model["refused"]) == (2, before + 30)
+
+
+def counted(service: Service) -> int:
+    """Requests that were answered or refused, as the metrics say."""
+    return sum(map(int, re.findall(r"^flyweight_requests_total{.*} (\d+)\.0$", _metrics(service), re.MULTILINE)))
+
+
+def _metrics(service: Service) -> str:
+    status, text, _ = service.ask("GET", "/metrics")
+    assert status == 200, text
+    return str(text.decode())
+
+
 def test_changes_of_what_is_served_are_refused_with_the_way(replicated: Service) -> None:
     models = "/v2/repository/models/ranker"
     for path in (f"{models}/load", f"{models}/unload", "/v1/admin/models/ranker/rollback"):
@@ -109,22 +159,28 @@ def test_changes_of_what_is_served_are_refused_with_the_way(replicated: Service)
         assert "Deploy anew with the bundles that are wanted (`flyweight serve --ray-address" in told["error"]
 
 
-def test_a_replica_killed_under_load_gives_no_wrong_answer_and_comes_back(node: Node, replicated: Service) -> None:
-    before = node.replicas()
-    assert len(before) == 2
+def test_a_replica_killed_under_load_gives_no_wrong_answer_and_comes_back(
+    cluster: Cluster, replicated: Service
+) -> None:
+    before = cluster.replicas()
+    assert [len(node.replicas()) for node in cluster.nodes] == [1, 1]
     caller = Caller(replicated)
     sending = threading.Thread(target=caller.run)
     sending.start()
     try:
         wait_for(lambda: caller.answered > 20, 20)
+        told = counted(replicated)
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: len(node.replicas() - before) == 1 and killed not in node.replicas(), 30)
+        wait_for(lambda: len(cluster.replicas() - before) == 1 and killed not in cluster.replicas(), 30)
         answered = caller.answered
         wait_for(lambda: caller.answered > answered + 20, 20)
     finally:
         caller.told.set()
         sending.join()
+    sums = [counted(replicated) for _ in range(6)]
+    assert sums == sorted(sums)  # what the killed replica told stays
+    assert sums[0] >= told
     print(f"{caller.answered} answered; failed before that: {caller.failures}")
     assert caller.wrong == 0
     assert caller.lost == []
@@ -133,15 +189,15 @@ def test_a_replica_killed_under_load_gives_no_wrong_answer_and_comes_back(node: 
 
 @pytest.mark.slow
 def test_another_deployment_takes_its_place_without_a_failed_request(
-    node: Node, replicated: Service, hoisted: Path
+    cluster: Cluster, replicated: Service, hoisted: Path
 ) -> None:
     port = replicated.http.rpartition(":")[2]
     caller = Caller(replicated)
     sending = threading.Thread(target=caller.run)
     sending.start()
     try:
-        words = [hoisted, f"second={hoisted}", *_replicas(node), "--port", port]
-        with started(*words, fixed=True, seconds=120, **node.secret) as later:
+        words = [hoisted, f"second={hoisted}", *_replicas(cluster), "--port", port]
+        with started(*words, fixed=True, seconds=120, **cluster.secret) as later:
             replicated.wait_for("Another deployment has taken this one's place")
             assert later.post("/v2/models/second/infer", body_of(request(5)))[0] == 200
             caller.told.set()
@@ -152,21 +208,77 @@ def test_another_deployment_takes_its_place_without_a_failed_request(
 
 
 @pytest.mark.slow
-def test_load_makes_another_replica(node: Node, replicated: Service, hoisted: Path) -> None:
+def test_load_makes_another_replica(cluster: Cluster, replicated: Service, hoisted: Path) -> None:
     scaling = ["--max-replicas", 2, "--target-ongoing", 0.05, "--replica-cores", 0.5]
     port = replicated.http.rpartition(":")[2]
-    words = [hoisted, "--ray-address", node.address, *scaling, "--port", port]
-    with started(*words, fixed=True, seconds=120, **node.secret) as later:
-        wait_for(lambda: len(node.replicas()) == 1, 60)
+    words = [hoisted, "--ray-address", cluster.address, *scaling, "--port", port]
+    with started(*words, fixed=True, seconds=120, **cluster.secret) as later:
+        wait_for(lambda: len(cluster.replicas()) == 1, 60)
         caller = Caller(later)
         sending = threading.Thread(target=caller.run)
         sending.start()
         try:
-            wait_for(lambda: len(node.replicas()) == 2, 90)
+            wait_for(lambda: len(cluster.replicas()) == 2, 90)
         finally:
             caller.told.set()
             sending.join()
         assert (caller.wrong, caller.lost) == (0, [])
+
+
+@pytest.mark.slow
+def test_a_node_killed_under_load_loses_nothing_and_replicas_follow_the_load_up_and_down(hoisted: Path) -> None:
+    scaling = ["--max-replicas", 4, "--target-ongoing", 1, "--scale-up-after", 2, "--scale-down-after", 5]
+    with nodes(2, 2) as (head, other):
+        words = [hoisted, "--ray-address", head.address, "--replica-cores", 0.5, *scaling]
+        with started(*words, seconds=120, **head.secret) as service, sending(service, 6) as callers:
+            answered, begun = 0, time.monotonic()
+
+            def wait(there: Callable[[], bool], what: str) -> None:
+                nonlocal answered, begun
+                wait_for(there, 120)
+                answered, failed = sum(one.answered for one in callers), sum(len(one.failures) for one in callers)
+                seen = sorted({why for one in callers for why in one.failures})
+                after = time.monotonic() - begun
+                print(f"{what}: {after:.1f} s; {answered:,} answered, {failed} failed at first {seen}")
+                begun = time.monotonic()
+
+            wait(lambda: len(head.replicas()) + len(other.replicas()) == 4, "up to 4 replicas")
+            assert head.replicas()
+            assert other.replicas()
+            wait(lambda: listening(service) == 2, "a second proxy")  # the kernel deals connections out to both
+            wait_for(lambda: sum(one.answered for one in callers) > answered + 300, 60)
+            other.kill()
+            wait(lambda: len(head.replicas()) == 4, "a node was killed, all 4 on the other")
+            for caller in callers[1:]:
+                caller.told.set()
+            callers[0].pause = 0.5  # what is left of the load
+            wait(lambda: len(head.replicas()) == 1, "down to 1")
+            wait(lambda: sum(one.answered for one in callers) > answered + 3, "still answering")
+    assert [(one.wrong, one.lost) for one in callers] == [(0, [])] * 6
+    told = [one for caller in callers for one in caller.failures if one[0] not in "05"]
+    assert [one for one in told if "available routes" not in one] == []  # Ray's proxy before it knows its routes: 404
+
+
+def listening(service: Service) -> int:
+    """How many sockets listen at a service's port; the nodes of these tests are one machine, and share it."""
+    port = f":{int(service.http.rpartition(':')[2]):04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(port) and row[3] == "0A" for row in rows)  # 0A: listens
+
+
+@contextmanager
+def sending(service: Service, count: int) -> Iterator[list[Caller]]:
+    """Let callers send at once until the block ends."""
+    callers = [Caller(service) for _ in range(count)]
+    threads = [threading.Thread(target=one.run) for one in callers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield callers
+    finally:
+        for caller, thread in zip(callers, threads, strict=True):
+            caller.told.set()
+            thread.join()
 
 
 @pytest.mark.slow
@@ -257,6 +369,7 @@ def test_options_of_replicas_without_ray_are_refused(option: list[str]) -> None:
         ({"least": 0}, "--min-replicas must be 1 or more; seen 0"),
         ({"least": 3, "most": 2}, "--max-replicas must be 3"),
         ({"ongoing": 0.0}, "--target-ongoing must be a number above 0; seen 0"),
+        ({"down_seconds": -1.0}, "--scale-down-after is in seconds, 0 or more; seen -1"),
         ({"cores": 1.5}, "--replica-cores must be a whole number, or a part of one core"),
     ],
 )

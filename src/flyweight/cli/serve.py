@@ -57,6 +57,14 @@ def serve(
     ] = False,
     keep: Annotated[int, typer.Option(help="versions that answered before and stay in memory for going back")] = 1,
     state: Annotated[Path | None, typer.Option(help="folder that keeps versions and traffic over a restart")] = None,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(help="of a sharded bundle, HOST:PORT of a server, or NAME=HOST:PORT; once for each, in order"),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="while a shard is away: refuse requests, or degrade: score with stand-ins and say so")
+    ] = "refuse",
+    shard_timeout: Annotated[float, typer.Option(help="seconds that a request waits for its shards")] = 1.0,
     ray: Annotated[bool, typer.Option("--ray", metavar="", help="serve by replicas on Ray Serve")] = False,
     ray_address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster's head, or auto; none starts one of this machine")
@@ -64,6 +72,12 @@ def serve(
     min_replicas: Annotated[int, typer.Option(help="on Ray: replicas at least")] = 1,
     max_replicas: Annotated[int | None, typer.Option(help="on Ray: replicas at most; as many as at least")] = None,
     target_ongoing: Annotated[float, typer.Option(help="on Ray: requests under way that a replica should have")] = 2.0,
+    scale_up_after: Annotated[
+        float, typer.Option(help="on Ray: seconds of too many requests until replicas are added")
+    ] = 30.0,
+    scale_down_after: Annotated[
+        float, typer.Option(help="on Ray: seconds of too few requests until replicas are taken away")
+    ] = 600.0,
     replica_cores: Annotated[float, typer.Option(help="on Ray: cores that a replica reserves, its threads")] = 1.0,
     detach: Annotated[
         bool, typer.Option("--detach", metavar="", help="on Ray: return once replicas answer, leave them")
@@ -71,16 +85,17 @@ def serve(
 ) -> None:
     """Serve bundles: Open Inference Protocol v2 over HTTP, and POST /v1/rank."""
     needed = NEEDED if grpc_port is None else (*NEEDED, "grpc")
-    missing = next((name for name in needed if importlib.util.find_spec(name) is None), None)
-    if missing is not None:
-        raise InputError(f"Serving over a network needs {missing}: {EXTRA}")
+    lacking = next((name for name in needed if importlib.util.find_spec(name) is None), None)
+    if lacking is not None:
+        raise InputError(f"Serving over a network needs {lacking}: {EXTRA}")
     from flyweight.serving.lane import Limits
     from flyweight.serving.security import Security
     from flyweight.serving.settings import Settings, sources_of
+    from flyweight.serving.shard_policy import ShardPolicy
     from flyweight.serving.watching_settings import Watching
 
     settings = Settings(
-        sources=sources_of(bundles),
+        sources=sources_of(bundles, shard or ()),
         host=host,
         port=port,
         grpc_port=grpc_port,
@@ -97,17 +112,18 @@ def serve(
         watching=Watching(log_format, access_log, telemetry),
         keep=keep,
         state=None if state is None else str(state.resolve()),
+        shard_policy=ShardPolicy(missing, shard_timeout),  # type: ignore[arg-type]
     )
     from flyweight.serving.replicas.scaling import Scaling
 
-    scaling = Scaling(
-        min_replicas, min_replicas if max_replicas is None else max_replicas, target_ongoing, replica_cores
-    )
+    most = min_replicas if max_replicas is None else max_replicas
+    scaling = Scaling(min_replicas, most, target_ongoing, replica_cores, scale_up_after, scale_down_after)
     if not (ray or ray_address):
         if detach or scaling != Scaling():
             raise InputError(
-                "--min-replicas, --max-replicas, --target-ongoing, --replica-cores and --detach are of replicas on "
-                "Ray: add --ray, or give --workers for processes of this machine."
+                "--min-replicas, --max-replicas, --target-ongoing, --replica-cores, --scale-up-after, "
+                "--scale-down-after and --detach are of replicas on Ray: add --ray, or give --workers for processes of "
+                "this machine."
             )
         run_service(settings)
         return

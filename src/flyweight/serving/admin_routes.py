@@ -65,7 +65,7 @@ class AdminRoutes:
         return answer_json(describe_rollouts(self._repository, request.path_params["model"]))
 
     async def _load(self, request: Request) -> Response:
-        body = await self._body(request, path=str, version=str, activate=bool)
+        body = await self._body(request, path=str, version=str, activate=bool, shards=list)
         if "path" not in body:
             raise Refusal('The bundle\'s path is missing; give {"path": "/folder/ranker.fly"}.')
         return await self._change(request, "load", body)
@@ -129,6 +129,7 @@ def describe_rollouts(repository: Repository, model: str) -> dict[str, Any]:
                 "digest": served.opened.digest,
                 "engine": served.opened.ranker.engine,
                 "stored_requests_agreed": served.opened.warmth.agreed,
+                **({"shards": list(source.shards)} if source.shards else {}),
             }
         )
     return {
@@ -148,7 +149,7 @@ def checked_values(body: Mapping[str, Any], due: Mapping[str, type]) -> dict[str
     Raises:
         Refusal: a key is not known, or a value of another type or too long.
     """
-    words = {str: "a string", bool: "true or false", float: "a number", int: "a whole number"}
+    words = {str: "a string", bool: "true or false", float: "a number", int: "a whole number", list: "a list"}
     values = {name: value for name, value in body.items() if value is not None}
     for name, value in values.items():
         if name not in due:

@@ -7,6 +7,7 @@ import orjson
 from numpy.typing import NDArray
 
 from flyweight.serving.datatypes import datatype_of
+from flyweight.serving.degraded import DEGRADED_ROWS, degraded_rows
 from flyweight.serving.layout import SCORES
 
 #: JSON may spell whole numbers and floats of these types alone; others are widened.
@@ -24,11 +25,14 @@ def write_answer(
         request_id: the caller's name for the request; left out where empty.
 
     """
+    degraded = degraded_rows(scores)
     scores = np.ascontiguousarray(scores)
     output: dict[str, Any] = {"name": SCORES, "datatype": datatype_of(scores.dtype), "shape": list(scores.shape)}
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": [output]}
     if request_id:
         answer["id"] = request_id
+    if degraded:
+        answer["parameters"] = {DEGRADED_ROWS: degraded}
     if binary:
         output["parameters"] = {"binary_data_size": scores.nbytes}
         header = orjson.dumps(answer)

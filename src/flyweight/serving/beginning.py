@@ -51,6 +51,7 @@ def _of_given(source: Source, kept: Rollout | None) -> Rollout:
     if kept is None:
         return fresh
     fresh = replace(fresh, newest=max(kept.newest, 1))
+    kept = _with_servers(kept, source)
     begun, now = kept.begun, digest_of(source.path)
     # What was put there and loaded since then is known: a restart must not undo that it was gone back from.
     known = {None, kept.source.digest, *(one.digest for one in kept.held)}
@@ -69,6 +70,18 @@ def _of_given(source: Source, kept: Rollout | None) -> Rollout:
         logger.error("Model %r begins with the bundle of the command line: no other is as it was.", source.model)
         return fresh
     return held
+
+
+def _with_servers(rollout: Rollout, given: Source) -> Rollout:
+    """Return a rollout with the servers that the command line names for its bundle: they may have moved."""
+
+    paths = {given.path, given.where_it_lies().path}
+
+    def moved(one: Source) -> Source:
+        return replace(one, shards=given.shards) if one.path in paths else one
+
+    begun = None if rollout.begun is None else moved(rollout.begun)
+    return replace(rollout, source=moved(rollout.source), held=tuple(map(moved, rollout.held)), begun=begun)
 
 
 def _without_lost(rollout: Rollout) -> Rollout:

@@ -14,6 +14,7 @@ from flyweight.serving.drift import sum_drifts
 from flyweight.serving.refusal import Refusal, refusal_of
 from flyweight.serving.rollout import Canary, Rollout, Shadow
 from flyweight.serving.settings import Source, check_name
+from flyweight.serving.shard_policy import checked_addresses
 from flyweight.serving.state_folder import StateFolder
 from flyweight.serving.wire import Gone
 
@@ -66,7 +67,12 @@ class Changes:
         return await self._verbs[change](model, **values)
 
     async def load(
-        self, model: str, path: str | None = None, version: str | None = None, activate: bool = True
+        self,
+        model: str,
+        path: str | None = None,
+        version: str | None = None,
+        activate: bool = True,
+        shards: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Load a bundle as a new version; one that is held already under another name is not loaded twice.
 
@@ -75,6 +81,8 @@ class Changes:
                 may be a new one.
             version: its name; None counts on.
             activate: whether it answers from now on, or waits for a part.
+            shards: of a sharded bundle, the addresses of its servers; None takes those of the bundle loaded last where
+                the path is its.
 
         Raises:
             FlyweightError: the bundle is bad in one process, or cannot follow the version that answers; nothing has
@@ -82,7 +90,7 @@ class Changes:
         """
         async with self.lock:
             before = self._before_loading(model, path)
-            given = _next_source(before, path, version)
+            given = _next_source(before, path, version, shards)
             source = given.where_it_lies()
             try:
                 digest = await self._prepare(source)
@@ -93,7 +101,7 @@ class Changes:
             except FlyweightError as error:
                 await self._tell_all("discard", model=model)
                 refusal = _unchanged(error, before)
-                if path is not None and refusal.kind == "failed":
+                if path is not None and refusal.kind in ("failed", "away"):
                     raise Refusal(str(refusal)) from error  # the path came with the request
                 raise refusal from error
             await self._bring(before, after)
@@ -243,14 +251,17 @@ class Changes:
         return rollout
 
 
-def _next_source(before: Rollout, path: str | None, version: str | None) -> Source:
+def _next_source(before: Rollout, path: str | None, version: str | None, shards: Sequence[str] | None) -> Source:
     """Return the bundle to load under its new version's name."""
     if path is not None and not Path(path).is_absolute():
         raise Refusal(f"path must be absolute, as the service may run in another folder; seen {path[:200]!r}.")
     if path is not None and "\0" in path:
         raise Refusal(f"path must be one; seen {path[:200]!r}.")
     name = str(before.newest + 1) if version is None else check_name(version)
-    return Source(before.model, before.source.path if path is None else path, name)
+    path = before.source.path if path is None else path
+    if shards is None:
+        shards = before.source.shards if path == before.source.path else ()
+    return Source(before.model, path, name, shards=checked_addresses(shards))
 
 
 def _recognised(before: Rollout, source: Source, *, named: bool) -> Source:
@@ -262,6 +273,12 @@ def _recognised(before: Rollout, source: Source, *, named: bool) -> Source:
     held = next((one for one in before.held if one.digest == source.digest), None)
     if held is not None and named and held.version != source.version:
         raise Refusal(f"{source.path} is held already, as version {held.version!r}; activate that.", "conflict")
+    if held is not None and held.shards != source.shards:
+        raise Refusal(
+            f"{source.path} is held already, as version {held.version!r} with the servers {', '.join(held.shards)}; a "
+            "version never changes. Start the servers there, or restart the service with others (--shard).",
+            "conflict",
+        )
     if held is not None:
         return held
     if source.version in before.versions:

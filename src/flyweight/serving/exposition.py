@@ -17,6 +17,7 @@ from flyweight.serving.latency_sketch import quantile_of
 from flyweight.serving.recent import Recent, recent_of
 from flyweight.serving.score_reference import noise_of, stability_index
 from flyweight.serving.series import HISTOGRAMS
+from flyweight.serving.shard_watch import DEGRADED, SHARDS
 
 _ODD_VERSION = re.compile(r"version=(?!\d{1,4}\.\d{1,4}\.\d{1,4} *(?:[;,]|$))")
 References = Mapping[str, Mapping[str, tuple[list[int], float]]]
@@ -71,6 +72,9 @@ def _counts(snapshot: Snapshot) -> Iterator[Any]:
             "flyweight_unknown_ids", "Ids that the vocabulary does not hold", labels=[*LABELS, "field"]
         ),
     }
+    degraded = CounterMetricFamily(
+        "flyweight_degraded", "Answers with stand-ins for rows of a shard that was away", labels=LABELS
+    )
     candidates = CounterMetricFamily("flyweight_candidates", "Candidates that were scored", labels=LABELS)
     histograms = {
         name: HistogramMetricFamily(metric, words, labels=LABELS) for name, (metric, words) in _HISTOGRAMS.items()
@@ -79,12 +83,14 @@ def _counts(snapshot: Snapshot) -> Iterator[Any]:
         for name, family in families.items():
             for label, count in sorted(series[name].items()):
                 family.add_metric([*labels, label], count)
+        if DEGRADED in series:
+            degraded.add_metric(labels, series[DEGRADED])
         candidates.add_metric(labels, series["histograms"]["candidates"][-1])
         for name, histogram in histograms.items():
             *counts, total = series["histograms"][name]
             ends = [*(f"{bound:g}" for bound in HISTOGRAMS[name]), "+Inf"]
             histogram.add_metric(labels, list(zip(ends, accumulate(counts), strict=True)), total)
-    yield from (*families.values(), candidates, *histograms.values())
+    yield from (*families.values(), degraded, candidates, *histograms.values())
 
 
 def _gauges(snapshot: Snapshot) -> Iterator[Any]:
@@ -100,9 +106,20 @@ def _gauges(snapshot: Snapshot) -> Iterator[Any]:
     )
     for kind, count in sorted(now["memory"].items()):
         memory.add_metric([kind], count)
+    away = GaugeMetricFamily(
+        "flyweight_shard_away", "Workers that cannot reach a shard's server", labels=[*LABELS, "shard"]
+    )
+    for model, versions in sorted(now.get(SHARDS, {}).items()):
+        for version, shards in sorted(versions.items()):
+            for shard, count in sorted(shards.items()):
+                away.add_metric([model, version, shard], count)
     info = GaugeMetricFamily("flyweight_info", "Flyweight's version", labels=["version"])
     info.add_metric([flyweight.__version__], 1)
-    yield from (waiting, memory, info, GaugeMetricFamily("flyweight_workers", "Workers that serve", now["workers"]))
+    nodes = GaugeMetricFamily("flyweight_replicas", "On Ray, replicas that serve, by node", labels=["node"])
+    for node, count in sorted(now.get("nodes", {}).items()):
+        nodes.add_metric([node], count)
+    workers = GaugeMetricFamily("flyweight_workers", "Workers that serve", now["workers"])
+    yield from (waiting, memory, away, info, nodes, workers)
 
 
 def _quantiles(snapshot: Snapshot) -> Iterator[Any]:

@@ -62,7 +62,7 @@ class Follower:
         self.repository.apply(rollout.recording(digests).without(failed))
         return {"digests": digests, "failed": failed}
 
-    async def prepare(self, source: Mapping[str, str]) -> str:
+    async def prepare(self, source: Mapping[str, Any]) -> str:
         """Open a bundle beside what is served; returns its digest."""
         return await self.repository.prepare(Source(**source))
 

@@ -11,8 +11,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from flyweight.errors import FlyweightError
 from flyweight.serving.administration import Administration
 from flyweight.serving.answering import Desk
+from flyweight.serving.caller import Caller
 from flyweight.serving.grpc_caller import caller_of_call
 from flyweight.serving.grpc_messages import CALLS, SERVICE, messages
+from flyweight.serving.grpc_target import read_target
 from flyweight.serving.grpc_tensors import read_message, write_message
 from flyweight.serving.metadata import describe_server
 from flyweight.serving.refusal import Refusal, refusal_of
@@ -86,6 +88,18 @@ class GrpcService:
         told = await self._desk.answer("grpc", request.model_name, request.model_version or None, tensors, caller)
         return write_message(request.model_name, told)
 
+    def early_refusal(self, data: bytes) -> Refusal | None:
+        """Return why an inference must be refused whatever is in its message, None where it need not; it is counted."""
+        target, desk = read_target(data), self._desk
+        refusal = None if target is None else desk.full(*target)
+        if target is None or refusal is None:
+            return None
+        if desk.tally is not None:
+            desk.tally("grpc", target[0], refusal.kind)
+        else:
+            desk.refuse("grpc", target[0], refusal, Caller())
+        return refusal
+
     async def _repository_index(self, request: Any, context: Any) -> Any:
         return self._messages["RepositoryIndexResponse"](models=self._repository.index(ready_only=request.ready))
 
@@ -125,9 +139,9 @@ class GrpcServer:
         )
         self._server.add_generic_rpc_handlers((_handlers(service),))
         if tls is None:
-            self._server.add_insecure_port(address)
+            self.port = int(self._server.add_insecure_port(address))
         else:
-            self._server.add_secure_port(address, grpc_credentials(*tls))
+            self.port = int(self._server.add_secure_port(address, grpc_credentials(*tls)))
 
     async def start(self) -> None:
         """Take calls."""
@@ -148,7 +162,7 @@ def _handlers(service: GrpcService) -> Any:
         SERVICE,
         {
             name: grpc.unary_unary_rpc_method_handler(
-                _guarded(call, known[f"{name}Request"]),
+                _guarded(call, known[f"{name}Request"], service.early_refusal if name == "ModelInfer" else None),
                 response_serializer=known[f"{name}Response"].SerializeToString,
             )
             for name, call in calls.items()
@@ -167,18 +181,21 @@ def _in_time(tensors: Tensors, remaining: float | None) -> Tensors:
     return replace(tensors, parameters={**tensors.parameters, **soon})
 
 
-def _guarded(call: Call, message: Any) -> Call:
+def _guarded(call: Call, message: Any, early: Callable[[bytes], Refusal | None] | None) -> Call:
     """Return a call that reads its message, and whose errors have the protocol's code, their words and a hint when to
     come again.
 
     Args:
         message: the class of what it takes. gRPC's own reading tells callers of an exception of Python's.
+        early: gives a refusal that needs no reading of the message, and spares it.
     """
     from grpc import StatusCode
 
     async def guarded(request: bytes, context: Any) -> Any:
         try:
-            return await call(_read(message, request), context)
+            refusal = None if early is None else early(request)
+            if refusal is None:
+                return await call(_read(message, request), context)
         except FlyweightError as error:
             refusal = refusal_of(error)
         except Exception:  # the last stop: whatever it is, the caller gets an answer of the protocol

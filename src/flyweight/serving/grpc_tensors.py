@@ -17,6 +17,7 @@ from flyweight.serving.datatypes import (
     checked_shape,
     datatype_of,
 )
+from flyweight.serving.degraded import DEGRADED_ROWS, degraded_rows
 from flyweight.serving.grpc_messages import messages
 from flyweight.serving.layout import SCORES
 from flyweight.serving.refusal import Refusal
@@ -104,6 +105,9 @@ def write_message(model: str, told: Answered) -> Any:
     scores = np.ascontiguousarray(told.scores)
     own = "" if told.tensors is None else told.tensors.id  # given back as it came, whatever the metadata's
     answer = messages()["ModelInferResponse"](model_name=model, model_version=told.version, id=own or told.request_id)
+    degraded = degraded_rows(told.scores)
+    if degraded:
+        answer.parameters[DEGRADED_ROWS].int64_param = degraded
     answer.outputs.add(name=SCORES, datatype=datatype_of(scores.dtype), shape=scores.shape)
     answer.raw_output_contents.append(scores.tobytes())
     return answer

@@ -15,6 +15,7 @@ from flyweight.serving.answering import Desk
 from flyweight.serving.call import Takes, named
 from flyweight.serving.caller import REQUEST_ID, Caller, caller_of
 from flyweight.serving.datatypes import BYTES, MAX_DIMENSIONS, array_of_values
+from flyweight.serving.degraded import DEGRADED_ROWS, degraded_rows
 from flyweight.serving.json_body import kind_of
 from flyweight.serving.refusal import Refusal, shown
 from flyweight.serving.routes import read_object
@@ -61,7 +62,9 @@ class RankRoute:
         told = await self._desk.answer("rank", model, version, tensors, caller)
         assert told.scores is not None
         ranked = rank_scores(told.scores, body["candidates"], top, id_field)
-        return {"model": model, "version": told.version, "ranked": ranked}
+        answer = {"model": model, "version": told.version, "ranked": ranked}
+        degraded = degraded_rows(told.scores)
+        return {**answer, DEGRADED_ROWS: degraded} if degraded else answer
 
     async def _read(self, request: Request) -> dict[str, Any]:
         settings = self._desk.repository.settings

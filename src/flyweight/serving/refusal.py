@@ -4,11 +4,12 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flyweight.errors import FlyweightError
+from flyweight.bundle.shards.client import LAST_WAIT
+from flyweight.errors import FlyweightError, ShardError
 
 Kind = Literal[
     "invalid", "unauthorized", "forbidden", "not_found", "method", "slow", "conflict", "too_large", "media_type",
-    "busy", "expired", "draining", "failed",
+    "busy", "expired", "draining", "away", "failed",
 ]  # fmt: skip
 
 
@@ -33,6 +34,7 @@ STATUSES: dict[Kind, Status] = {
     "busy": Status(429, "RESOURCE_EXHAUSTED"),
     "expired": Status(503, "DEADLINE_EXCEEDED"),
     "draining": Status(503, "UNAVAILABLE"),
+    "away": Status(503, "UNAVAILABLE"),
     "failed": Status(500, "INTERNAL"),
 }
 
@@ -61,6 +63,8 @@ def refusal_of(error: FlyweightError) -> Refusal:
     """Return an error of the rooms below as a refusal: wrong input is the caller's fault, all else is ours."""
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, ShardError):
+        return Refusal(str(error), "away", LAST_WAIT)
     return Refusal(str(error), "invalid" if isinstance(error, ValueError) else "failed")
 
 

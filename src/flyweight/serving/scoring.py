@@ -1,4 +1,4 @@
-"""Scoring calls: one by itself, several joined to one; one that is wrong fails alone."""
+"""Scoring calls: one by itself, several joined to one; one that is wrong fails alone, one with stand-ins says so."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.bundle.ranker import Ranker
+from flyweight.bundle.shards.ranker import ShardedRanker
 from flyweight.errors import FlyweightError
 from flyweight.serving.call import Call
+from flyweight.serving.degraded import marked_degraded
 
 Array = NDArray[Any]
 #: The scores of a call, or why it has none.
@@ -22,6 +24,13 @@ def score_call(ranker: Ranker, call: Call) -> Array:
         InputError: a shape, an id or a number is not what it must be.
         EngineError: the engine failed.
     """
+    scores = _scored(ranker, call)
+    if isinstance(ranker, ShardedRanker) and ranker.last_degraded:
+        return marked_degraded(scores, ranker.last_degraded)
+    return scores
+
+
+def _scored(ranker: Ranker, call: Call) -> Array:
     if call.kind is None or not call.offered:
         return ranker.predict({**call.asked, **call.offered})
     if call.offsets is not None:

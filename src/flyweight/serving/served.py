@@ -8,6 +8,7 @@ from typing import Any
 
 from flyweight.bundle.load import load
 from flyweight.bundle.ranker import Ranker
+from flyweight.bundle.shards.ranker import ShardedRanker
 from flyweight.cost.hardware import allowed_cores
 from flyweight.errors import BundleError, EngineError
 from flyweight.serving.call import Call, Takes, takes_of
@@ -92,12 +93,24 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
 
 def _started(source: Source, settings: Settings) -> Ranker:
     """Return a bundle in its engine; of several workers none takes more than its part of the cores, unless told to."""
-    ranker = load(source.path, engine=settings.engine, threads=settings.threads)
+    ranker = _loaded(source, settings, settings.threads)
     part = max(1, allowed_cores() // settings.workers)
     if settings.threads is not None or settings.workers == 1 or 1 <= (ranker.bundle.timing.threads or 0) <= part:
         return ranker
     ranker.close()
-    return load(source.path, engine=settings.engine, threads=part)
+    return _loaded(source, settings, part)
+
+
+def _loaded(source: Source, settings: Settings, threads: int | None) -> Ranker:
+    policy = settings.shard_policy
+    return load(
+        source.path,
+        engine=settings.engine,
+        threads=threads,
+        shards=source.shards or None,
+        missing=policy.missing,
+        timeout=policy.timeout,
+    )
 
 
 def _check_digest(source: Source, seen: str) -> None:
@@ -109,7 +122,10 @@ def _check_digest(source: Source, seen: str) -> None:
 
 
 def serve_opened(opened: Opened, settings: Settings) -> Served:
-    """Return the version behind a queue; quick engines run on the event loop's own thread."""
+    """Return the version behind a queue; quick engines run on the event loop's own thread.
+
+    A sharded one never does: while a server is away a call may wait for it, and health and refusals with it.
+    """
 
     def score(calls: Sequence[Call]) -> list[Outcome]:
         try:
@@ -118,6 +134,7 @@ def serve_opened(opened: Opened, settings: Settings) -> Served:
             logger.exception("Scoring failed")
             return [EngineError(f"Scoring failed: {type(error).__name__}: {error}")] * len(calls)
 
-    lane = Lane(score, settings.limits, inline=opened.warmth.seconds <= INLINE_SECONDS)
+    inline = opened.warmth.seconds <= INLINE_SECONDS and not isinstance(opened.ranker, ShardedRanker)
+    lane = Lane(score, settings.limits, inline=inline)
     lane.load.seconds_a_candidate = opened.warmth.seconds / opened.warmth.candidates
     return Served(opened, lane)

@@ -10,6 +10,7 @@ from typing import Any
 from flyweight.errors import InputError
 from flyweight.serving.lane import Limits
 from flyweight.serving.security import Security
+from flyweight.serving.shard_policy import ShardPolicy, shards_by_model
 from flyweight.serving.watching_settings import Watching
 
 
@@ -22,12 +23,17 @@ class Source:
         path: of the bundle.
         version: the name of this version.
         digest: SHA-256 of the bundle's manifest, which holds the hashes of all else; "" before it was opened.
+        shards: of a sharded bundle, the address of each shard's server in order.
     """
 
     model: str
     path: str
     version: str = "1"
     digest: str = ""
+    shards: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shards", tuple(self.shards))  # JSON made a list of it
 
     def where_it_lies(self) -> "Source":
         """Return it with the path of the folder itself, which stays when a link to it is moved to another bundle."""
@@ -54,6 +60,7 @@ class Settings:
         watching: logs and traces.
         keep: versions of a model that answered before and stay in memory for going back.
         state: folder that keeps what is served over a restart; None keeps nothing.
+        shard_policy: what is done while a server of a sharded bundle is away.
     """
 
     sources: tuple[Source, ...]
@@ -73,6 +80,7 @@ class Settings:
     watching: Watching = field(default_factory=Watching)
     keep: int = 1
     state: str | None = None
+    shard_policy: ShardPolicy = field(default_factory=ShardPolicy)
 
     def __post_init__(self) -> None:
         least: dict[str, tuple[Any, float]] = {
@@ -98,8 +106,12 @@ class Settings:
                 raise InputError(f"--{name} must be from 0 (any free one) to 65535; seen {port}.")
 
 
-def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
+def sources_of(given: Sequence[str], shards: Sequence[str] = ()) -> tuple[Source, ...]:
     """Return the bundles named on a command line, each `PATH` or `NAME=PATH`; the name is the folder's otherwise.
+
+    Args:
+        given: the bundles.
+        shards: servers of those that are sharded, as in `shard_policy.shards_by_model`.
 
     Raises:
         InputError: none is given, a name is empty or odd, or two have one name.
@@ -124,7 +136,8 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
                 f"Two bundles are called {name!r}: {found[name].path} and {path}. Name one: OTHER={path}."
             )
         found[name] = Source(name, os.path.abspath(path))  # a link stays one: it may be moved to another bundle
-    return tuple(found.values())
+    servers = shards_by_model(shards, found)
+    return tuple(replace(one, shards=servers.get(model, ())) for model, one in found.items())
 
 
 def address_of(host: str, port: int) -> str:
@@ -161,6 +174,6 @@ def settings_from_json(text: str) -> Settings:
     """Return the settings that `settings_to_json` wrote."""
     values = json.loads(text)
     assert set(values) == {one.name for one in fields(Settings)}
-    parts = {"limits": Limits, "security": Security, "watching": Watching}
+    parts = {"limits": Limits, "security": Security, "watching": Watching, "shard_policy": ShardPolicy}
     built = {name: kind(**values[name]) for name, kind in parts.items()}
     return Settings(**{**values, **built, "sources": tuple(Source(**one) for one in values["sources"])})

@@ -3,6 +3,7 @@
 An engine compiles, allocates and faults memory in on the first call of each form; no user should wait for that.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -10,11 +11,13 @@ from statistics import median
 import numpy as np
 
 from flyweight.bundle.ranker import Ranker
+from flyweight.bundle.shards.ranker import ShardedRanker
 from flyweight.bundle.verify import agreements
 from flyweight.errors import EngineError
 from flyweight.serving.call import Call, Takes
 from flyweight.serving.scoring import score_call, score_calls
 
+logger = logging.getLogger("flyweight.serving")
 #: Candidates in the requests that are timed, and how often.
 CANDIDATES, REPEATS = 500, 15
 
@@ -42,7 +45,15 @@ def warm_up(ranker: Ranker, takes: Takes) -> Warmth:
     """
     found = agreements(ranker)
     bad = next((one for one in found if not one.ok), None)
-    if bad is not None:
+    if bad is not None and isinstance(ranker, ShardedRanker) and ranker.degraded:
+        away = "; ".join(f"shard {shard}: {why}" for shard, why in ranker.away.items()) or "a shard was away"
+        logger.warning(
+            "%s is served without a comparison with its stored scores, as their rows were stood in for (%s).",
+            ranker.bundle.path,
+            away,
+        )
+        found = []
+    elif bad is not None:
         raise EngineError(f"{ranker.bundle.path}: scores of the stored requests are not the model's: {bad.words}.")
     rows = min(CANDIDATES, takes.most)
     call = sample_call(ranker, takes, rows)

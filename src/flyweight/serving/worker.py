@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -27,7 +26,6 @@ from flyweight.serving.following import Follower
 from flyweight.serving.http_guard import guarded
 from flyweight.serving.http_server import HttpServer
 from flyweight.serving.infer_route import early_refusals
-from flyweight.serving.metering import Metering
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.request_log import start_logging
@@ -35,7 +33,7 @@ from flyweight.serving.rollout import rollout_of
 from flyweight.serving.seats import Seats
 from flyweight.serving.settings import Settings, address_of, settings_from_json
 from flyweight.serving.status_routes import StatusRoutes
-from flyweight.serving.watching import start_watching
+from flyweight.serving.watching import Watchers, start_watching
 from flyweight.serving.wire import Wire
 
 if TYPE_CHECKING:
@@ -68,8 +66,7 @@ class Worker:
         self._listening = listening
         self._seats, self._place = seats, place
         self._desk: Desk | None = None
-        self._metering: Metering | None = None
-        self._stop_watching: Callable[[], None] = lambda: None
+        self._watchers: Watchers | None = None
         self._server: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -109,8 +106,8 @@ class Worker:
         administration = AskedAdministration(self.wire)
         security = settings.security
         access = Access(security)
-        self._metering, self._stop_watching = start_watching(desk, settings.watching)
-        status = StatusRoutes(desk.repository, self._metering, self._collect)
+        self._watchers = start_watching(desk, settings.watching)
+        status = StatusRoutes(desk.repository, self._watchers.metering, self._collect)
         app = guarded(build_application(desk, administration, status), access, desk)
         seats = Seats(self._seats, settings.workers)
         self._server = HttpServer(
@@ -147,9 +144,8 @@ class Worker:
 
     async def snapshot(self) -> dict[str, Any]:
         """Return what this worker counted so far."""
-        assert self._metering is not None
-        await asyncio.to_thread(self._metering.read_memory)
-        return self._metering.snapshot()
+        assert self._watchers is not None
+        return await self._watchers.snapshot()
 
     async def _collect(self) -> dict[str, Any]:
         """Return what all workers counted; of this one alone where the process above is gone."""
@@ -183,7 +179,8 @@ class Worker:
         await self._serving
         await repository.drain()
         with contextlib.suppress(TimeoutError):  # a collector of traces that is not there must not hold the end up
-            await asyncio.wait_for(asyncio.to_thread(self._stop_watching), WATCHING_SECONDS)
+            assert self._watchers is not None
+            await asyncio.wait_for(asyncio.to_thread(self._watchers.close), WATCHING_SECONDS)
 
 
 async def _work(listening: socket.socket, channel: socket.socket, seats: int, place: int) -> None:

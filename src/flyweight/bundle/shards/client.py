@@ -1,5 +1,6 @@
 """One shard's server as a front sees it: connections that are kept, and what happens when it goes and comes back."""
 
+import logging
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from flyweight.bundle.shards.messages import (
 )
 from flyweight.errors import InputError, ShardError
 
+logger = logging.getLogger("flyweight.shards")
 #: Seconds until a server that went away is first tried again, doubled each time up to the second.
 FIRST_WAIT, LAST_WAIT = 0.05, 1.0
 
@@ -124,6 +126,7 @@ class Client:
         for one in links:
             one.close()
         if first:
+            logger.warning("%s is away: %s.", self.name, self.said(error))
             threading.Thread(target=self._come_back, name=f"shard-{self.due.shard}", daemon=True).start()
 
     def error(self, why: str) -> ShardError:
@@ -195,8 +198,9 @@ class Client:
                 wait = min(2 * wait, LAST_WAIT)
                 continue
             with self._lock:
-                self._why = None
+                self._why, gone = None, time.monotonic() - self._since
             self.give(link)
+            logger.info("%s answers again, after %.1f s.", self.name, gone)
             return
 
     def said(self, error: Exception) -> str:

@@ -63,6 +63,11 @@ class Joined:
         return scores
 
     @property
+    def shards(self) -> int:
+        """How many there are."""
+        return len(self._gather.clients)
+
+    @property
     def degraded(self) -> dict[str, int]:
         """How many rows were stood in for, by table."""
         with self._lock:
@@ -97,6 +102,11 @@ class ShardedRanker(Ranker):
     def __init__(self, front: Front, joined: Joined, engine: str) -> None:
         super().__init__(front.bundle, joined, engine)
         self._joined = joined
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return self._joined.shards
 
     @property
     def degraded(self) -> dict[str, int]:
@@ -152,8 +162,8 @@ def check_servers(front: Front, addresses: object, missing: str, timeout: float)
     if isinstance(addresses, str) or not isinstance(addresses, Sequence) or len(addresses) != shards:
         seen = f"{len(addresses)}: {list(addresses)}" if isinstance(addresses, (list, tuple)) else repr(addresses)
         raise InputError(
-            f"{front.bundle.path} has {shards} shards: give their addresses in order, shards=['host:port', ...]; "
-            f"seen {seen}."
+            f"{front.bundle.path} has {shards} shards: give their addresses in order, shards=['host:port', ...] "
+            f"(--shard HOST:PORT, once for each); seen {seen}."
         )
     twice = sorted(address for address, times in Counter(addresses).items() if times > 1)
     if twice:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flyweight.errors import EngineError, InputError, Interrupted
 from flyweight.serving.http_server import LAST_SECONDS
+from flyweight.serving.replicas.counting import end_counting
 from flyweight.serving.replicas.replica import Replica, RepliesOfReplica
 from flyweight.serving.replicas.scaling import Scaling
 from flyweight.serving.served import open_bundle
@@ -88,6 +89,9 @@ def _application(settings: Settings, scaling: Scaling, mark: str) -> Any:
             "initial_replicas": scaling.least,
             "max_replicas": scaling.most,
             "target_ongoing_requests": scaling.ongoing,
+            "upscale_delay_s": scaling.up_seconds,
+            "downscale_delay_s": scaling.down_seconds,
+            "look_back_period_s": scaling.looked_back,
         },
         ray_actor_options={"num_cpus": scaling.cores},
         max_ongoing_requests=ongoing,  # the queue of a replica is ours: it refuses with a hint when to come again
@@ -213,6 +217,7 @@ def take_down(drain_seconds: float, mark: str | None = None) -> None:
         try:
             if is_there(mark):
                 serve.delete(NAME)
+                end_counting()
                 if not serve.status().applications:
                     serve.shutdown()
         except Exception as error:  # a cluster that is ending raises what it likes

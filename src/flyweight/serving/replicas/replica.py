@@ -1,6 +1,5 @@
 """One replica: the models of a service in a process of Ray Serve, behind the same routes as without Ray."""
 
-import asyncio
 import gc
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from flyweight.serving.application import build_application
 from flyweight.serving.following import Follower
 from flyweight.serving.http_guard import guarded
 from flyweight.serving.refusal import Refusal
+from flyweight.serving.replicas.counting import Telling, counting_actor
 from flyweight.serving.repository import Repository
 from flyweight.serving.rollout import begun_with
 from flyweight.serving.settings import settings_from_json
@@ -44,15 +44,11 @@ class Replica:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again during a request
         desk, settings_here = Desk(self._repository), self._repository.settings
-        self._metering, _ = start_watching(desk, settings_here.watching)
-        status = StatusRoutes(self._repository, self._metering, self._snapshot)
+        self._watchers = start_watching(desk, settings_here.watching)
+        self._telling = Telling(_name(), _node(), self._watchers.snapshot, counting_actor)
+        status = StatusRoutes(self._repository, self._watchers.metering, self._telling.total)
         app = build_application(desk, StandingAdministration(), status)
         self.answer = guarded(app, Access(settings_here.security), desk)
-
-    async def _snapshot(self) -> dict[str, Any]:
-        """Return what this replica counted: others are asked by nobody, Ray counts them all."""
-        await asyncio.to_thread(self._metering.read_memory)
-        return self._metering.snapshot()
 
     def mark(self) -> str:
         """Return the mark of the deployment that this replica is of."""
@@ -108,7 +104,16 @@ def _refusal(what: str) -> Refusal:
     )
 
 
+def _name() -> str:
+    from ray import serve
+
+    return str(serve.get_replica_context().replica_tag)
+
+
 def _node() -> str:
+    """Return the address of this replica's node, as the cluster calls it."""
     import ray
 
-    return str(ray.util.get_node_ip_address())
+    own = ray.get_runtime_context().get_node_id()
+    found = [node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == own]
+    return str(found[0]) if found else str(own)
