@@ -178,6 +178,50 @@ def test_what_a_head_promises_and_does_not_send_takes_no_memory(service: Service
         one.channel.close()
 
 
+def test_head_without_an_end_is_refused(caller: Caller) -> None:
+    caller.channel.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n" + b"A: %s\r\n" % (b"a" * 1_000) * 80)
+    status, head, body = caller.answer()
+    assert (status, b"connection: close" in head) == (431, True)
+    assert b"more than 65,536 bytes" in body
+
+
+def test_long_bodies_are_no_heads(caller: Caller) -> None:
+    for more in ("", LIBRARY):
+        caller.channel.sendall(message(9_000, more=more))
+        assert caller.answer()[0] == 200
+
+
+def test_offer_of_another_protocol_loses_no_body(caller: Caller) -> None:
+    """As Java's client sends it."""
+    more = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA\r\n"
+    for _ in range(2):
+        caller.channel.sendall(message(more=more))
+        assert caller.is_right()
+
+
+def test_thousands_refused_at_once_are_answered_one_by_one(hoisted: Path) -> None:
+    with started(f"hoisted={hoisted}", "--queue", "1", "--max-wait-us", "300000") as running:
+        first, many = Caller(running.http), Caller(running.http)
+        first.channel.sendall(message())
+        time.sleep(0.1)
+        many.channel.sendall(b"".join([message(1, more="X-A:\x09b\r\nTE: x\r\n")] * 3_000))
+        seen = {many.answer()[0] for _ in range(3_000)}
+        assert 429 in seen
+        assert seen <= {200, 429}
+        assert first.is_right()
+
+
+def test_stranger_is_refused_before_there_is_room_for_a_body(hoisted: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("let-me-in-1234567890\n")
+    with started(f"hoisted={hoisted}", "--token-file", tmp_path / "tokens") as running:
+        caller = Caller(running.http)
+        caller.channel.sendall(message()[:200])
+        status, _, body = caller.answer()
+        assert (status, b"A token is needed" in body) == (401, True)
+        caller.channel.sendall(message()[200:] + message(more="Authorization: Bearer let-me-in-1234567890\r\n"))
+        assert caller.is_right()
+
+
 def test_end_answers_what_was_begun(hoisted: Path) -> None:
     with started(f"hoisted={hoisted}", "--drain", "0.5") as running:
         begun, idle = Caller(running.http), Caller(running.http)

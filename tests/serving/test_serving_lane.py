@@ -107,7 +107,7 @@ def test_full_queue_refuses_with_a_hint() -> None:
 
 def test_request_that_would_come_too_late_is_refused_at_once() -> None:
     async def body(lane: Lane) -> Refusal:
-        lane.load.seconds_a_candidate = 0.01
+        lane.load.pace.each = 0.01
         first = lane.submit(call(100))
         with pytest.raises(Refusal, match="1,000 ms of work are ahead of it, and it may wait 500 ms") as told:
             lane.submit(call(1))
@@ -124,7 +124,7 @@ def test_standing_queue_is_kept_short_and_a_burst_is_not(monkeypatch: pytest.Mon
     async def body(lane: Lane) -> Refusal:
         first = lane.submit(call(1))
         await asyncio.sleep(0.01)  # it runs
-        lane.load.seconds_a_candidate = 0.05
+        lane.load.pace.each = 0.05
         waits = [lane.submit(call(1)) for _ in range(9)]  # 0.5 s of work: all at once are taken
         while not lane._stands():
             await asyncio.sleep(0.01)
@@ -144,7 +144,7 @@ def test_joined_call_ends_where_it_would_take_too_long() -> None:
     engine = Engine()
 
     async def body(lane: Lane) -> list[int]:
-        lane.load.seconds_a_candidate = BATCH_SECONDS / 10
+        lane.load.pace.each = BATCH_SECONDS / 10
         return await lengths(lane, [6, 3, 5, 4])
 
     assert run(engine, body) == [6, 3, 5, 4]

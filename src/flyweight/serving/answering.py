@@ -13,7 +13,7 @@ from flyweight.errors import FlyweightError
 from flyweight.serving.call import Call, fitted_call
 from flyweight.serving.caller import Caller
 from flyweight.serving.lane import Lane, Ticket
-from flyweight.serving.refusal import Refusal, refusal_of
+from flyweight.serving.refusal import Refusal, refusal_of, shown
 from flyweight.serving.repository import Repository
 from flyweight.serving.served import Served
 from flyweight.serving.tensors import Tensors
@@ -219,8 +219,8 @@ def _seconds_allowed(tensors: Tensors) -> float | None:
     timeout = tensors.parameters.get("timeout")
     if timeout is None or timeout == 0:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
-        raise Refusal(f"Parameter timeout must be microseconds, a whole number; seen {timeout!r}.")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise Refusal(f"Parameter timeout must be microseconds, a whole number; seen {shown(timeout)}.")
     return max(float(timeout) / 1e6, LEAST_SECONDS)
 
 

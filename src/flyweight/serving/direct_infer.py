@@ -45,10 +45,21 @@ class DirectInfer:
         """Return the whole answer where a request must be refused whatever its body is, None where not."""
         refusal = self._desk.early_refusal(plain.model, plain.version, expects=False)
         if refusal is None:
-            return None
+            return None if self._access.is_open else self._refuse_stranger(plain)
         if refusal is not self._last[0]:
             self._last = refusal, message(refusal.status.http, *refusal_of_protocol(refusal))
         return self._last[1]
+
+    def _refuse_stranger(self, plain: Plain) -> bytes | None:
+        """Look at a request's token before there is room for its body."""
+        told = plain.headers.get(b"authorization", b"").decode("latin-1")
+        try:
+            self._access.check_use(Origin(authorization=told))
+        except Refusal as refusal:
+            caller = caller_of(plain.headers)
+            self._desk.refuse("http", plain.model, refusal, caller)
+            return message(refusal.status.http, *refusal_of_protocol(refusal, caller.named()))
+        return None
 
     def begin(self, plain: Plain, body: memoryview, done: Done) -> Ticket | None:
         """Hand a request in; `done` is called with the answer, maybe before this returns.
@@ -81,9 +92,6 @@ class DirectInfer:
     def _hand_in(self, plain: Plain, body: memoryview, caller: Caller) -> Handed:
         desk = self._desk
         try:
-            if not self._access.is_open:
-                told = plain.headers.get(b"authorization", b"").decode("latin-1")
-                self._access.check_use(Origin(authorization=told))
             tensors = tensors_of(body, plain.headers, desk.repository.settings.max_body)
         except Refusal as refusal:
             desk.refuse("http", plain.model, refusal, caller)

@@ -220,8 +220,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         if self._is_quiet() and self._library.is_between():
-            if self._library.timeout_keep_alive_task is None:
-                self._transport.close()
+            if self._library.timeout_keep_alive_task is None:  # a caller that does not read never gets what is left
+                (self._transport.abort if self._full else self._transport.close)()
             return
         left = max(self._last_use + self._library.timeout_keep_alive - self._loop.time(), 1.0)
         self._idle = self._loop.call_later(left, self._look_idle)

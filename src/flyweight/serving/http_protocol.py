@@ -1,9 +1,11 @@
-"""uvicorn's HTTP protocol with a limit on how long a request's head may take, and errors in the service's own form.
+"""uvicorn's HTTP protocol with limits on what a request's head may take, and errors in the service's own form.
 
-Without the limit, callers that send a byte now and then hold a connection, and its memory, for as long as they like.
+Without the limits, callers that send a byte now and then hold a connection for as long as they like, and those that
+send headers without end take all memory.
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,11 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+#: Bytes of a head, of a chunk's own, and of what comes after the last.
+LONGEST_HEAD = 1 << 16
+#: An offer to go on in another protocol, which nobody needs to take up; the library would lose the request's body.
+_UPGRADE = re.compile(rb"\r\n(upgrade[ \t]*:)", re.IGNORECASE)
+LONG = f"The request's head, or what else is not its body, has more than {LONGEST_HEAD:,} bytes."
 SLOW = "The request's head did not come whole in time (--read-timeout)."
 
 
@@ -25,6 +32,8 @@ class PatientProtocol(HttpToolsProtocol):
     is_quiet: Callable[[], bool] = staticmethod(lambda: True)
     _clock: asyncio.TimerHandle | None = None
     _between = True
+    #: Bytes since the last that ended a head or were of a body.
+    _unended = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for a caller that connects and says nothing."""
@@ -35,6 +44,21 @@ class PatientProtocol(HttpToolsProtocol):
         """Stop the clock."""
         self.stop_clock()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        if self._between:
+            head, gap, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(rb"\r\nx-\1", head) + gap + rest
+        self._unended += len(data)
+        super().data_received(data)
+        if self._unended > LONGEST_HEAD and not self.transport.is_closing():
+            self._refuse(b"431 Request Header Fields Too Large", LONG)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._unended = 0
+        super().on_body(body)
 
     def is_between(self) -> bool:
         """Return whether the next byte begins a request, and the one before it is answered."""
@@ -55,11 +79,12 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock: the body has one of its own, see `body.read_body`."""
         self.stop_clock()
+        self._unended = 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Note that the next byte is another request's."""
-        self._between = True
+        self._between, self._unended = True, 0
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -70,7 +95,8 @@ class PatientProtocol(HttpToolsProtocol):
             return
         self.transport.write(answer)
         cycle.response_started = cycle.response_complete = True
-        self.on_response_complete()
+        # Thousands may wait behind it, each refused as this one: not inside of each other.
+        (self.loop.call_soon if self.pipeline else _now)(self.on_response_complete)
 
     def send_400_response(self, msg: str) -> None:
         """Say that the bytes were no HTTP."""
@@ -97,3 +123,7 @@ class PatientProtocol(HttpToolsProtocol):
         head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, len(body)) + body)
         self.transport.close()
+
+
+def _now(work: Callable[[], None]) -> None:
+    work()

@@ -12,7 +12,6 @@ Source: Nichols and Jacobson, Controlling Queue Delay, ACM Queue 10(5), 2012; Ma
 """
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 
 from flyweight.errors import FlyweightError
 from flyweight.serving.call import Call
+from flyweight.serving.pace import Pace
 from flyweight.serving.refusal import Refusal, refusal_of
 from flyweight.serving.scoring import Outcome
 
@@ -30,8 +30,6 @@ INLINE_SECONDS = 0.003
 BATCH_SECONDS = 0.002
 #: Seconds that a queue may stand without being empty before it counts as one that more comes to than is answered.
 BURST_SECONDS = 1.0
-#: How much of the newest batch goes into the running mean of seconds a candidate.
-_NEWEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,21 +75,15 @@ class Ticket:
 
 @dataclass
 class Load:
-    """How busy a lane is: what waits, what runs, and how long a candidate takes."""
+    """How busy a lane is: what waits, what runs, and how long calls take."""
 
     waiting_candidates: int = 0
     running_candidates: int = 0
-    seconds_a_candidate: float = 0.0
-    since: float = field(default_factory=time.monotonic)
+    pace: Pace = field(default_factory=Pace)
 
-    @property
-    def seconds(self) -> float:
-        """How long what is there will take."""
-        return (self.waiting_candidates + self.running_candidates) * self.seconds_a_candidate
-
-    def rows_in(self, seconds: float) -> float:
-        """Return how many candidates take so long."""
-        return seconds / self.seconds_a_candidate if self.seconds_a_candidate else math.inf
+    def seconds(self, calls: float) -> float:
+        """Return how long what is there will take in so many calls."""
+        return self.pace.seconds(self.waiting_candidates + self.running_candidates, calls)
 
 
 class Lane:
@@ -120,6 +112,11 @@ class Lane:
     def waiting(self) -> int:
         """How many calls wait."""
         return len(self._queue)
+
+    @property
+    def ahead(self) -> float:
+        """Seconds that what runs and waits will take."""
+        return self.load.seconds(len(self._queue) / self.limits.batch_requests + (self._running > 0))
 
     def submit(self, call: Call, seconds: float | None = None) -> Ticket:
         """Put a call into the queue; its `answer` is an array of scores or an error.
@@ -174,7 +171,7 @@ class Lane:
         """Return whether a call that may wait so many seconds would be taken now."""
         if len(self._queue) + self._expected >= self.limits.queue:
             return False
-        ahead = self.load.seconds
+        ahead = self.ahead
         return ahead <= allowed and (ahead <= self.limits.standing_ms / 1e3 or not self._stands())
 
     def _stands(self) -> bool:
@@ -184,7 +181,7 @@ class Lane:
         """Return why a call that may wait so many seconds would be refused now, None where it would not."""
         if self.takes(allowed):
             return None
-        ahead, waiting, limits = self.load.seconds, len(self._queue) + self._expected, self.limits
+        ahead, waiting, limits = self.ahead, len(self._queue) + self._expected, self.limits
         if ahead > allowed:
             why = f"{ahead * 1e3:,.0f} ms of work are ahead of it, and it may wait {allowed * 1e3:,.0f} ms"
         elif waiting >= limits.queue:
@@ -245,8 +242,7 @@ class Lane:
         # Where this batch waited for the one before, the time between the two is a part of what a candidate takes.
         waited = batch[0].arrived < self._ended
         begun, self._ended = self._ended if waited else started, time.perf_counter()
-        mean, newest = self.load.seconds_a_candidate, (self._ended - begun) / max(rows, 1)
-        self.load.seconds_a_candidate = mean + _NEWEST * (newest - mean) if mean else newest
+        self.load.pace.note(rows, self._ended - begun)
         for ticket, outcome in zip(batch, outcomes, strict=True):
             ticket.started, ticket.ended, ticket.batch = started, ended, len(batch)
             self._resolve(ticket, outcome)
@@ -260,7 +256,7 @@ class Lane:
         batch: list[Ticket] = []
         left: deque[Ticket] = deque()
         rows, now, queue, limits = 0, time.monotonic(), self._queue, self.limits
-        most = min(limits.batch_candidates, self.load.rows_in(BATCH_SECONDS))
+        most = min(limits.batch_candidates, self.load.pace.rows_in(BATCH_SECONDS))
         while queue:
             ticket = queue.popleft()
             if ticket.answer.done() or now > ticket.due:  # its caller has gone, or waited too long
@@ -285,7 +281,7 @@ class Lane:
         self.load.waiting_candidates -= ticket.call.rows
         waited = (time.perf_counter() - ticket.arrived) * 1e3
         message = f"The request waited {waited:,.0f} ms, longer than it may, and was not scored. Try again later."
-        self._resolve(ticket, Refusal(message, "expired", max(self.load.seconds, 0.001)))
+        self._resolve(ticket, Refusal(message, "expired", max(self.ahead, 0.001)))
 
     def _resolve(self, ticket: Ticket, outcome: Outcome) -> None:
         if not ticket.answer.done():

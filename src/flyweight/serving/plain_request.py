@@ -16,7 +16,7 @@ LONGEST_HEAD = 4096
 #: Heads that are kept, as clients send the same again and again; when there are more, all are forgotten.
 MOST_KEPT = 1024
 _TARGET = re.compile(rb"POST (/v2/models/([\w.\-]+)(?:/versions/([\w.\-]+))?/infer) HTTP/1\.1\r\n", re.ASCII)
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?[ \t]*\r\n")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\x20-\x7e\t]*)\r\n")
 #: With any of these in a head, more must be known than path and length; a connection may be told to be kept.
 _OTHERS = (b"expect", b"transfer-encoding", b"upgrade", b"trailer", b"te")
 _NUMBER = re.compile(rb"\d{1,8}")
@@ -78,7 +78,7 @@ def _read(head: bytes) -> Plain | None:
         field = _FIELD.match(head, place)
         if field is None:
             return None
-        name, value = field[1].lower(), field[2] or b""
+        name, value = field[1].lower(), field[2].strip(b" \t")
         if name in headers or name in _OTHERS or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
         headers[name] = value
