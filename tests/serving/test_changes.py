@@ -17,6 +17,7 @@ from flyweight.serving.answering import Desk
 from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
+from flyweight.serving.identity import hash_of_file
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.rollout import Rollout, begun_with
@@ -147,6 +148,33 @@ def test_a_link_that_is_moved_is_a_new_version_and_the_old_one_stays_what_it_was
         assert begin_rollouts([Source("ranker", str(link))], kept) == kept  # a restart undoes no going back
 
     run(link, story)
+
+
+def test_a_vocabulary_that_is_replaced_makes_a_new_version_and_changes_no_old_one(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "raw.json"
+    file.write_text('{"item_id": {"a": 1}}')
+
+    async def story() -> None:
+        settings = Settings((Source("ranker", str(paths["1"])),), threads=1, vocabulary=str(file))
+        first, later = Follower(Repository(settings)), Follower(Repository(settings))
+        changes = Changes({"ranker": begun_with(settings.sources[0])}, lambda: [first], 1)
+        await changes.began("ranker", **await first.begin(changes.rollouts["ranker"], first=True))
+        kept, before = dict(changes.rollouts), hash_of_file(file) or ""
+        assert begin_rollouts(settings.sources, kept, before) == kept
+        file.write_text('{"item_id": {"a": 2}}')
+        with pytest.raises(FlyweightError, match=r"the vocabulary's file has the hash \w+, and had \w+\. Load it"):
+            await later.begin(changes.rollouts["ranker"], first=False)
+        assert (await changes.load("ranker"))["answering"] == "2"
+        told = [first.repository.answerer("ranker", version, {}).opened for version in ("1", "2")]
+        assert [one.takes.vocabularies.ids["item_id"]["a"] for one in told] == [1, 2]
+        for one in told:
+            one.ranker.close()
+        seen = [begin_rollouts(settings.sources, kept, hash_of_file(path) or "") for path in (file, tmp_path / "none")]
+        assert [one["ranker"].answering for one in seen] == ["2", "2"]
+
+    asyncio.run(story())
 
 
 def test_a_process_of_its_own_changes_as_many_do(paths: dict[str, Path]) -> None:

@@ -1,6 +1,7 @@
 """The verb `serve`: bundles as a service."""
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 from pathlib import Path
@@ -178,4 +179,5 @@ def _say_ready(settings: "Settings", processes: str = "") -> None:
     grpc = "" if settings.grpc_port is None else f", gRPC at {address_of(settings.host, settings.grpc_port)}"
     where = address_of(settings.host, settings.port)
     scheme = "http" if settings.security.tls is None else "https"
-    out.print(f"Serving {names} at {scheme}://{where}{grpc} with {processes}", markup=False)
+    with contextlib.suppress(OSError):  # a full disk behind what it says must not end a service
+        out.print(f"Serving {names} at {scheme}://{where}{grpc} with {processes}", markup=False)

@@ -21,7 +21,8 @@ class Source:
         model: the name that requests give.
         path: of the bundle.
         version: the name of this version.
-        digest: SHA-256 of the bundle's manifest, which holds the hashes of all else; "" before it was opened.
+        digest: its `identity.identity_of`: hash of the bundle's manifest, which holds the hashes of all else, and of
+            the vocabulary's file where there is one; "" before it was opened.
     """
 
     model: str

@@ -20,6 +20,7 @@ from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.bound_port import bind_socket
 from flyweight.serving.changes import Changes
 from flyweight.serving.gathering import Gathering
+from flyweight.serving.identity import hash_of_file
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.seats import ABSENT, make_seats
 from flyweight.serving.settings import Settings, settings_to_json
@@ -132,7 +133,9 @@ class Supervisor:
         folder = None if self.settings.state is None else StateFolder(Path(self.settings.state))
         if folder is not None:
             held.callback(folder.close)
-        rollouts = begin_rollouts(self.settings.sources, {} if folder is None else folder.read())
+        path = self.settings.vocabulary
+        vocabulary = "" if path is None else hash_of_file(Path(path)) or ""  # the workers tell of one that is not there
+        rollouts = begin_rollouts(self.settings.sources, {} if folder is None else folder.read(), vocabulary)
         self.changes = Changes(rollouts, self._taking, self.settings.keep, folder)
 
     async def _serve(self, listening: socket.socket) -> None:
