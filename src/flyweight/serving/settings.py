@@ -103,7 +103,7 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
     """Return the bundles named on a command line, each `PATH` or `NAME=PATH`; the name is the folder's otherwise.
 
     Raises:
-        InputError: none is given, a name is empty or odd, or two have one name.
+        InputError: none is given, a name is empty or odd, a path is no UTF-8, or two have one name.
 
     Example:
         >>> sources_of(["a/ranker.fly", "old=b/ranker.fly"])[1].model
@@ -120,11 +120,14 @@ def sources_of(given: Sequence[str]) -> tuple[Source, ...]:
             raise InputError(
                 f"{text!r} names no model that a URL can hold; give NAME=PATH, NAME of letters, digits, '-', '_', '.'."
             )
+        whole = os.path.abspath(path)  # a link stays one: it may be moved to another bundle
+        if whole != whole.encode(errors="ignore").decode():
+            raise InputError(f"{whole!r} is no UTF-8, and is told to processes and callers as text; rename it.")
         if name in found:
             raise InputError(
                 f"Two bundles are called {name!r}: {found[name].path} and {path}. Name one: OTHER={path}."
             )
-        found[name] = Source(name, os.path.abspath(path))  # a link stays one: it may be moved to another bundle
+        found[name] = Source(name, whole)
     return tuple(found.values())
 
 
