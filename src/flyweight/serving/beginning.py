@@ -48,29 +48,37 @@ def digest_of(path: str, vocabulary: str = "") -> str | None:
 
 
 def _of_given(source: Source, kept: Rollout | None, vocabulary: str) -> Rollout:
-    fresh = begun_with(source)
     if kept is None:
-        return fresh
-    fresh = replace(fresh, newest=max(kept.newest, 1))
+        return begun_with(source)
     begun, now = kept.begun, digest_of(source.path, vocabulary)
-    # What was put there and loaded since then is known: a restart must not undo that it was gone back from.
-    known = {None, kept.source.digest, *(one.digest for one in kept.held)}
-    if begun is None or begun.path != source.path or now not in known | {begun.digest}:
-        moved = begun is None or begun.path != source.path
-        words = "another bundle than before" if moved else "a bundle or a vocabulary that is new"
-        number = str(fresh.newest + 1)
-        logger.warning(
-            "The command line names %s for model %r: it is served as version %s, and what was kept is left.",
-            words,
-            source.model,
-            number,
-        )
-        return replace(begun_with(replace(source, version=number)), begun=replace(source, version=number))
+    names = {one.digest: one.version for one in (begun or source, kept.source, *kept.held)}
+    if begun is None or begun.path != source.path:
+        return _fresh(source, kept, None, "names another bundle than before")
+    # What was put there and loaded since then has a name: a restart must not undo that it was gone back from.
+    if now is not None and now not in names:
+        return _fresh(source, kept, None, "names a bundle or a vocabulary that is new")
     held = _without_lost(kept, vocabulary)
     if held.answering is None and kept.answering is not None:
-        logger.error("Model %r begins with the bundle of the command line: no other is as it was.", source.model)
-        return fresh
+        return _fresh(source, kept, names.get(now or begun.digest), "is all that is left")
     return held
+
+
+def _fresh(source: Source, kept: Rollout, version: str | None, why: str) -> Rollout:
+    """Return the rollout of a bundle that answers everything.
+
+    Args:
+        version: the name that it had; None counts on.
+    """
+    newest = max(kept.newest, 1)
+    named = replace(source, version=str(newest + 1) if version is None else version)
+    logger.warning(
+        "The command line %s for model %r: its bundle is served as version %s, and what was kept is left.",
+        why,
+        source.model,
+        named.version,
+    )
+    fresh = begun_with(named)
+    return replace(fresh, newest=max(newest, fresh.newest))
 
 
 def _without_lost(rollout: Rollout, vocabulary: str) -> Rollout:
