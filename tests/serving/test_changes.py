@@ -21,6 +21,7 @@ from flyweight.serving.identity import hash_of_file
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.rollout import Rollout, begun_with
+from flyweight.serving.served import Opened, open_bundle
 from flyweight.serving.settings import Settings, Source
 from flyweight.serving.state_folder import FILE, StateFolder
 from flyweight.serving.tensors import Tensors
@@ -262,6 +263,34 @@ def test_a_process_that_begins_without_one_version_takes_it_from_all(paths: dict
         with pytest.raises(FlyweightError, match="nowhere"):
             await fresh.begin(begun_with(rollout.held[0]).holding(lost).activating("2", 1), first=False)
         fresh.repository.models["ranker"].versions["1"].opened.ranker.close()
+
+    run(paths["1"], story)
+
+
+def test_what_was_opened_before_a_start_is_opened_once_and_what_changed_meanwhile_too(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(source: Source, settings: Settings) -> Opened:
+        opened.append(Path(source.path).name)
+        return open_bundle(source, settings)
+
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        fresh = Follower(Repository(fleet.repositories[0].settings))
+        monkeypatch.setattr("flyweight.serving.repository.open_bundle", counted)
+        await fresh.open(fleet.changes.rollouts["ranker"].holding(Source("ranker", "/nowhere", "9")))
+        assert opened == ["v1", "v2", "nowhere"]
+        await fleet.changes.retire("ranker", "2")
+        await fleet.changes.load("ranker", str(paths["3"]))
+        opened.clear()
+        found = await fresh.begin(fleet.changes.rollouts["ranker"], first=False)
+        assert (opened, found["failed"]) == (["v3"], {})
+        assert list(fresh.repository.models["ranker"].versions) == ["1", "3"]
+        assert not fresh.repository._prepared  # version 2 was freed
+        for served in fresh.repository.models["ranker"].versions.values():
+            served.opened.ranker.close()
 
     run(paths["1"], story)
 
