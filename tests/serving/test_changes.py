@@ -17,9 +17,11 @@ from flyweight.serving.answering import Desk
 from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.changes import Changes
 from flyweight.serving.following import Follower
+from flyweight.serving.identity import hash_of_file
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.rollout import Rollout, begun_with
+from flyweight.serving.served import Opened, open_bundle
 from flyweight.serving.settings import Settings, Source
 from flyweight.serving.state_folder import FILE, StateFolder
 from flyweight.serving.tensors import Tensors
@@ -149,6 +151,33 @@ def test_a_link_that_is_moved_is_a_new_version_and_the_old_one_stays_what_it_was
     run(link, story)
 
 
+def test_a_vocabulary_that_is_replaced_makes_a_new_version_and_changes_no_old_one(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "raw.json"
+    file.write_text('{"item_id": {"a": 1}}')
+
+    async def story() -> None:
+        settings = Settings((Source("ranker", str(paths["1"])),), threads=1, vocabulary=str(file))
+        first, later = Follower(Repository(settings)), Follower(Repository(settings))
+        changes = Changes({"ranker": begun_with(settings.sources[0])}, lambda: [first], 1)
+        await changes.began("ranker", **await first.begin(changes.rollouts["ranker"], first=True))
+        kept, before = dict(changes.rollouts), hash_of_file(file) or ""
+        assert begin_rollouts(settings.sources, kept, before) == kept
+        file.write_text('{"item_id": {"a": 2}}')
+        with pytest.raises(FlyweightError, match=r"the vocabulary's file has the hash \w+, and had \w+\. Load it"):
+            await later.begin(changes.rollouts["ranker"], first=False)
+        assert (await changes.load("ranker"))["answering"] == "2"
+        told = [first.repository.answerer("ranker", version, {}).opened for version in ("1", "2")]
+        assert [one.takes.vocabularies.ids["item_id"]["a"] for one in told] == [1, 2]
+        for one in told:
+            one.ranker.close()
+        seen = [begin_rollouts(settings.sources, kept, hash_of_file(path) or "") for path in (file, tmp_path / "none")]
+        assert [one["ranker"].answering for one in seen] == ["2", "2"]
+
+    asyncio.run(story())
+
+
 def test_a_process_of_its_own_changes_as_many_do(paths: dict[str, Path]) -> None:
     async def story(fleet: Fleet) -> None:
         alone = OwnAdministration(fleet.repositories[0])
@@ -234,6 +263,34 @@ def test_a_process_that_begins_without_one_version_takes_it_from_all(paths: dict
         with pytest.raises(FlyweightError, match="nowhere"):
             await fresh.begin(begun_with(rollout.held[0]).holding(lost).activating("2", 1), first=False)
         fresh.repository.models["ranker"].versions["1"].opened.ranker.close()
+
+    run(paths["1"], story)
+
+
+def test_what_was_opened_before_a_start_is_opened_once_and_what_changed_meanwhile_too(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(source: Source, settings: Settings) -> Opened:
+        opened.append(Path(source.path).name)
+        return open_bundle(source, settings)
+
+    async def story(fleet: Fleet) -> None:
+        await fleet.changes.load("ranker", str(paths["2"]), activate=False)
+        fresh = Follower(Repository(fleet.repositories[0].settings))
+        monkeypatch.setattr("flyweight.serving.repository.open_bundle", counted)
+        await fresh.open(fleet.changes.rollouts["ranker"].holding(Source("ranker", "/nowhere", "9")))
+        assert opened == ["v1", "v2", "nowhere"]
+        await fleet.changes.retire("ranker", "2")
+        await fleet.changes.load("ranker", str(paths["3"]))
+        opened.clear()
+        found = await fresh.begin(fleet.changes.rollouts["ranker"], first=False)
+        assert (opened, found["failed"]) == (["v3"], {})
+        assert list(fresh.repository.models["ranker"].versions) == ["1", "3"]
+        assert not fresh.repository._prepared  # version 2 was freed
+        for served in fresh.repository.models["ranker"].versions.values():
+            served.opened.ranker.close()
 
     run(paths["1"], story)
 

@@ -1,5 +1,7 @@
 """A real service whose processes end: SIGTERM, a killed worker, a bad bundle, a port that is taken, no PyTorch."""
 
+import errno
+import io
 import os
 import shutil
 import signal
@@ -13,7 +15,11 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from rich.console import Console
 from running_service import COMMAND, SOURCE, Service, body_of, children_of, request, scores_of, started
+
+from flyweight.cli import serve
+from flyweight.serving.settings import Settings, Source
 
 ARRAYS = request(200)
 BODY = orjson.dumps(body_of(ARRAYS))
@@ -251,6 +257,17 @@ def sent(service: Service) -> socket.socket:
     while b"flyweight_waiting_requests{model=\"ranker\",version=\"1\"} 1" not in service.ask("GET", "/metrics")[1]:
         time.sleep(0.02)
     return connection
+
+
+def test_a_full_disk_behind_what_it_says_ends_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(serve, "out", Console(file=Full()))
+    with pytest.raises(OSError, match="No space left"):
+        serve.out.print("A line.")
+    serve._say_ready(Settings((Source("ranker", "/ranker.fly"),)))
 
 
 def test_two_services_never_share_a_port(hoisted: Path, service: Service) -> None:

@@ -238,6 +238,9 @@ def test_sources_are_named_by_folder_or_by_hand() -> None:
     assert [one.model for one in sources_of(["a/ranker.fly", "old=b/ranker.fly", "./c"])] == ["ranker", "old", "c"]
     with pytest.raises(InputError, match="names no model that a URL can hold; give NAME=PATH"):
         sources_of(["a b.fly"])
+    with pytest.raises(InputError, match=r"is no UTF-8, .* rename it"):
+        sources_of(["a=caf\udce9.fly"])
+    assert sources_of(["a=café.fly"])[0].path.endswith("café.fly")
     with pytest.raises(InputError, match="--workers must be 1 or more; seen 0"):
         Settings(sources_of(["a"]), workers=0)
 

@@ -127,10 +127,21 @@ def test_another_bundle_on_the_command_line_is_meant(
     other = Source("ranker", str(bundle(tmp_path / "other")))
     found = begin_rollouts([other], {"ranker": kept})["ranker"]
     assert (found.answering, found.source.path, found.canary) == ("3", other.path, None)
-    assert "names another bundle than before for model 'ranker': it is served as version 3" in caplog.text
+    assert "names another bundle than before for model 'ranker': its bundle is served as version 3" in caplog.text
     bundle(Path(kept.held[0].path), "replaced in its place")
     found = begin_rollouts([begun(kept)], {"ranker": kept})["ranker"]
     assert (found.answering, found.source.path) == ("3", begun(kept).path)
+
+
+def test_a_bundle_that_is_all_that_is_left_has_the_name_that_it_had(tmp_path: Path, kept: Rollout) -> None:
+    """Replaced in its place, loaded as version 3, gone back from: the bundle of before is nowhere any more."""
+    place = bundle(Path(kept.held[0].path), "replaced in its place")
+    third = source(place, "3")
+    assert third.digest != kept.held[0].digest
+    back = replace(kept.without(["2"]).holding(third).activating("3", 1), canary=None).going_back()
+    assert (back.answering, back.source) == ("1", third)
+    found = begin_rollouts([begun(kept)], {"ranker": back})["ranker"]
+    assert (found.answering, list(found.versions), found.newest) == ("3", ["3"], 3)
 
 
 def test_a_version_whose_bundle_is_gone_is_left_and_the_one_before_answers(

@@ -1,6 +1,7 @@
 """The verb `serve`: bundles as a service."""
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 from pathlib import Path
@@ -146,7 +147,7 @@ def run_replicas(settings: "Settings", scaling: "Scaling", address: str | None, 
         lambda told: _say_ready(told, f"{scaling.least}{most} {many} on Ray"),
         detach=detach,
     )
-    out.print("The replicas are left running." if detach else "Ended.")
+    _say("The replicas are left running." if detach else "Ended.")
 
 
 def _check_security(settings: "Settings") -> None:
@@ -181,9 +182,9 @@ def run_service(settings: "Settings") -> None:
 
     lost = asyncio.run(run())
     if lost:
-        out.print(f"Ended; {lost} worker{'' if lost == 1 else 's'} did not end in order, what they answered is lost.")
+        _say(f"Ended; {lost} worker{'' if lost == 1 else 's'} did not end in order, what they answered is lost.")
     else:
-        out.print("Ended; every request that was accepted is answered.")
+        _say("Ended; every request that was accepted is answered.")
 
 
 def _say_ready(settings: "Settings", processes: str = "") -> None:
@@ -194,4 +195,9 @@ def _say_ready(settings: "Settings", processes: str = "") -> None:
     grpc = "" if settings.grpc_port is None else f", gRPC at {address_of(settings.host, settings.grpc_port)}"
     where = address_of(settings.host, settings.port)
     scheme = "http" if settings.security.tls is None else "https"
-    out.print(f"Serving {names} at {scheme}://{where}{grpc} with {processes}", markup=False)
+    _say(f"Serving {names} at {scheme}://{where}{grpc} with {processes}")
+
+
+def _say(words: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk behind what it says must not end a service
+        out.print(words, markup=False)

@@ -1,5 +1,6 @@
 """What one process does so that all serve the same: the steps of a change, asked for by name."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,12 @@ class Follower:
         """Take a step by its name, as over a wire."""
         return await self.handlers()[verb](**values)
 
+    async def open(self, rollout: Rollout) -> None:
+        """Open all that a rollout holds, before it is known whether that is what will hold in the end."""
+        for source in rollout.held:
+            with contextlib.suppress(FlyweightError):  # told by `begin`
+                await self.repository.prepare(source)
+
     async def begin(self, rollout: Rollout, *, first: bool) -> dict[str, Any]:
         """Open all that a rollout holds, and let it answer without the versions that cannot be opened.
 
@@ -60,6 +67,7 @@ class Follower:
                 if source.version == rollout.answering and not (first and spared):
                     raise
         self.repository.apply(rollout.recording(digests).without(failed))
+        self.repository.discard(rollout.model)  # what was opened beforehand, and is not held any more
         return {"digests": digests, "failed": failed}
 
     async def prepare(self, source: Mapping[str, Any]) -> str:

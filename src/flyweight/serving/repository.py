@@ -124,6 +124,8 @@ class Repository:
             FlyweightError: the bundle is damaged, does not give its stored requests their scores, is not the one that
                 the digest is of, or takes other inputs than the version that answers; what was served goes on.
         """
+        if source.digest and (source.model, source.digest) in self._prepared:
+            return source.digest
         entry = self.models.get(source.model)
         try:
             opened = await asyncio.to_thread(open_bundle, source, self.settings)

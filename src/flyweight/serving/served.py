@@ -12,6 +12,7 @@ from flyweight.bundle.shards.ranker import ShardedRanker
 from flyweight.cost.hardware import allowed_cores
 from flyweight.errors import BundleError, EngineError
 from flyweight.serving.call import Call, Takes, takes_of
+from flyweight.serving.identity import identity_of, what_differs
 from flyweight.serving.lane import INLINE_SECONDS, Lane
 from flyweight.serving.metadata import describe_model
 from flyweight.serving.scoring import Outcome, score_calls
@@ -33,8 +34,9 @@ class Opened:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the bundle's manifest, which holds the hashes of all else; it was checked when that was read."""
-        return self.ranker.bundle.timing.files["manifest.json"].sha256
+        """Identity of the version; the hash of the manifest was checked when that was read."""
+        manifest = self.ranker.bundle.timing.files["manifest.json"].sha256
+        return identity_of(manifest, self.takes.vocabularies.digest)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
     """Read a bundle, start it and warm it up; takes seconds, so never on the event loop's thread.
 
     Raises:
-        BundleError: the bundle is damaged, not to be trusted, or not the one that the source's digest is of.
+        BundleError: the bundle is damaged, not to be trusted, or not the one that the source's digest is of; or the
+            vocabulary is not.
         EngineError: no engine runs it with its scores.
         InputError: an engine, a number of threads or a vocabulary that is none.
     """
@@ -84,7 +87,8 @@ def open_bundle(source: Source, settings: Settings) -> Opened:
         takes = takes_of(source.model, ranker, settings.max_candidates, vocabularies)
         if both := sorted(vocabularies.ids.keys() & ranker.bundle.vocabularies.keys()):
             logger.info("%s: --vocabulary goes before the bundle's own for %s", source.model, ", ".join(both))
-        _check_digest(source, ranker.bundle.timing.files["manifest.json"].sha256)
+        manifest = ranker.bundle.timing.files["manifest.json"].sha256
+        _check_digest(source, identity_of(manifest, vocabularies.digest))
         return Opened(source, ranker, takes, warm_up(ranker, takes))
     except BaseException:
         ranker.close()
@@ -116,8 +120,8 @@ def _loaded(source: Source, settings: Settings, threads: int | None) -> Ranker:
 def _check_digest(source: Source, seen: str) -> None:
     if source.digest and source.digest != seen:
         raise BundleError(
-            f"{source.path} is not the bundle any more that version {source.version!r} was loaded from: its manifest "
-            f"has the hash {seen[:12]}, and had {source.digest[:12]}. Load it as a new version."
+            f"{source.path} is not the bundle any more that version {source.version!r} was loaded from: "
+            f"{what_differs(source.digest, seen)}. Load it as a new version."
         )
 
 

@@ -22,7 +22,8 @@ class Source:
         model: the name that requests give.
         path: of the bundle.
         version: the name of this version.
-        digest: SHA-256 of the bundle's manifest, which holds the hashes of all else; "" before it was opened.
+        digest: its `identity.identity_of`: hash of the bundle's manifest, which holds the hashes of all else, and of
+            the vocabulary's file where there is one; "" before it was opened.
         shards: of a sharded bundle, the address of each shard's server in order.
     """
 
@@ -114,7 +115,7 @@ def sources_of(given: Sequence[str], shards: Sequence[str] = ()) -> tuple[Source
         shards: servers of those that are sharded, as in `shard_policy.shards_by_model`.
 
     Raises:
-        InputError: none is given, a name is empty or odd, or two have one name.
+        InputError: none is given, a name is empty or odd, a path is no UTF-8, or two have one name.
 
     Example:
         >>> sources_of(["a/ranker.fly", "old=b/ranker.fly"])[1].model
@@ -131,11 +132,14 @@ def sources_of(given: Sequence[str], shards: Sequence[str] = ()) -> tuple[Source
             raise InputError(
                 f"{text!r} names no model that a URL can hold; give NAME=PATH, NAME of letters, digits, '-', '_', '.'."
             )
+        whole = os.path.abspath(path)  # a link stays one: it may be moved to another bundle
+        if whole != whole.encode(errors="ignore").decode():
+            raise InputError(f"{whole!r} is no UTF-8, and is told to processes and callers as text; rename it.")
         if name in found:
             raise InputError(
                 f"Two bundles are called {name!r}: {found[name].path} and {path}. Name one: OTHER={path}."
             )
-        found[name] = Source(name, os.path.abspath(path))  # a link stays one: it may be moved to another bundle
+        found[name] = Source(name, whole)
     servers = shards_by_model(shards, found)
     return tuple(replace(one, shards=servers.get(model, ())) for model, one in found.items())
 

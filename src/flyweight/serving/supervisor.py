@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flyweight.errors import EngineError, FlyweightError
 from flyweight.serving.beginning import begin_rollouts
 from flyweight.serving.bound_port import bind_socket
 from flyweight.serving.changes import Changes
 from flyweight.serving.gathering import Gathering
+from flyweight.serving.identity import hash_of_file
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.seats import ABSENT, make_seats
 from flyweight.serving.settings import Settings, settings_to_json
@@ -132,7 +134,9 @@ class Supervisor:
         folder = None if self.settings.state is None else StateFolder(Path(self.settings.state))
         if folder is not None:
             held.callback(folder.close)
-        rollouts = begin_rollouts(self.settings.sources, {} if folder is None else folder.read())
+        path = self.settings.vocabulary
+        vocabulary = "" if path is None else hash_of_file(Path(path)) or ""  # the workers tell of one that is not there
+        rollouts = begin_rollouts(self.settings.sources, {} if folder is None else folder.read(), vocabulary)
         self.changes = Changes(rollouts, self._taking, self.settings.keep, folder)
 
     async def _serve(self, listening: socket.socket) -> None:
@@ -235,12 +239,15 @@ class Supervisor:
         return worker
 
     async def _start(self, worker: Worker) -> None:
-        changes = self.changes
+        changes, settings = self.changes, settings_to_json(self.settings)
+        if self._taking() or changes.lock.locked():
+            # Opening takes long, and a change, such as going back, should not wait for it, nor one worker for another.
+            await worker.wire.ask("open", settings=settings, rollouts=_told(changes))
         async with changes.lock:  # what is served must not change between telling it and its being told of changes
             found = await worker.wire.ask(
                 "start",
-                settings=settings_to_json(self.settings),
-                rollouts=[asdict(rollout) for rollout in changes.rollouts.values()],
+                settings=settings,
+                rollouts=_told(changes),
                 first=not self._taking(),
             )
             worker.ready, worker.since = True, time.monotonic()
@@ -279,6 +286,10 @@ class Supervisor:
             await worker.process.wait()
         if took and worker.process.returncode:
             self._lost.add(number)
+
+
+def _told(changes: Changes) -> list[dict[str, Any]]:
+    return [asdict(rollout) for rollout in changes.rollouts.values()]
 
 
 def _kill(worker: Worker) -> None:

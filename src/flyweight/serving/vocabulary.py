@@ -4,6 +4,7 @@ A bundle may carry its vocabularies (`task.vocabulary`); a file, `{"item_id": {"
 input that the file names is looked up there alone.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,10 +28,12 @@ class Vocabularies:
     Args:
         ids: for each input that the file names the id of each raw value.
         carried: those of the bundle.
+        digest: SHA-256 of the file; "" where there is none.
     """
 
     ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     carried: JoinedVocabularies = field(default_factory=JoinedVocabularies)
+    digest: str = ""
 
     def over(self, carried: JoinedVocabularies) -> "Vocabularies":
         """Return these over those that a bundle carries."""
@@ -97,7 +100,8 @@ def read_vocabularies(path: Path) -> Vocabularies:
     import orjson
 
     try:
-        found = orjson.loads(path.read_bytes())
+        data = path.read_bytes()
+        found = orjson.loads(data)
     except OSError as error:
         raise InputError(f"The vocabulary {path} cannot be read: {error.strerror}; check --vocabulary.") from error
     except orjson.JSONDecodeError as error:
@@ -107,4 +111,4 @@ def read_vocabularies(path: Path) -> Vocabularies:
     for name, ids in found.items():
         if not isinstance(ids, dict) or any(type(id_) is not int for id_ in ids.values()):
             raise InputError(f"The vocabulary {path}: {name!r} must be an object of ids by raw value.")
-    return Vocabularies(found)
+    return Vocabularies(found, digest=hashlib.sha256(data).hexdigest())

@@ -58,6 +58,7 @@ class Worker:
     def __init__(self, listening: socket.socket, seats: int, place: int) -> None:
         self.wire = Wire(
             {
+                "open": self.open,
                 "start": self.start,
                 "end": self.end,
                 "snapshot": self.snapshot,
@@ -67,13 +68,23 @@ class Worker:
         self._seats, self._place = seats, place
         self._desk: Desk | None = None
         self._watchers: Watchers | None = None
+        self._follower: Follower | None = None
         self._server: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._drained: asyncio.Task[None] | None = None
 
+    async def open(self, settings: str, rollouts: list[dict[str, Any]]) -> None:
+        """Open what is served at this moment; `start` opens what has changed by then, and says what cannot be opened.
+
+        Seconds or minutes, in which other workers may change what they serve.
+        """
+        follower = self._following(settings_from_json(settings))
+        for values in rollouts:
+            await follower.open(rollout_of(values))
+
     async def start(self, settings: str, rollouts: list[dict[str, Any]], first: bool) -> dict[str, Any]:
-        """Open every bundle, warm it up, then listen.
+        """Open every bundle that is not open yet, warm it up, then listen.
 
         Args:
             settings: of the service.
@@ -87,10 +98,8 @@ class Worker:
             FlyweightError: a bundle that is to answer is bad, or another service listens at the port.
         """
         told = settings_from_json(settings)
-        start_logging(told.watching.log_format, "worker")
-        repository = Repository(told)
-        self._desk = Desk(repository)
-        follower = Follower(repository)
+        follower = self._following(told)
+        self._desk = Desk(follower.repository)
         self.wire.handlers.update(follower.handlers())
         found = {}
         for values in rollouts:
@@ -101,6 +110,12 @@ class Worker:
         gc.set_threshold(*COLLECTS)
         await self._listen(self._desk, told)
         return found
+
+    def _following(self, settings: Settings) -> Follower:
+        if self._follower is None:
+            start_logging(settings.watching.log_format, "worker")
+            self._follower = Follower(Repository(settings))
+        return self._follower
 
     async def _listen(self, desk: Desk, settings: Settings) -> None:
         administration = AskedAdministration(self.wire)
