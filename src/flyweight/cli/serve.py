@@ -33,7 +33,7 @@ def serve(
     max_batch: Annotated[int, typer.Option(help="candidates of all requests that are scored together")] = 4096,
     max_batch_requests: Annotated[int, typer.Option(help="requests that are scored together")] = 32,
     max_wait_us: Annotated[int, typer.Option(help="microseconds that a request waits for others to join it")] = 0,
-    queue: Annotated[int, typer.Option(help="requests that may wait, for each model and worker")] = 256,
+    queue: Annotated[int, typer.Option(help="requests that may wait, for each model and worker")] = 1024,
     deadline_ms: Annotated[float, typer.Option(help="a request that waited longer is refused, not scored")] = 1000.0,
     standing_ms: Annotated[
         float, typer.Option(help="milliseconds of work that wait at most where a queue has stood for a second")
