@@ -144,7 +144,7 @@ def test_joined_call_ends_where_it_would_take_too_long() -> None:
     engine = Engine()
 
     async def body(lane: Lane) -> list[int]:
-        lane.load.pace.each = BATCH_SECONDS / 10
+        lane.load.engine.each = BATCH_SECONDS / 10
         return await lengths(lane, [6, 3, 5, 4])
 
     assert run(engine, body) == [6, 3, 5, 4]

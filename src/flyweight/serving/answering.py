@@ -71,8 +71,32 @@ class Handed:
     ticket: Ticket
 
 
-#: Seconds that the words of a refusal hold while many are refused.
-WORDS_SECONDS = 0.005
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """Queues that take no more, for as long as nothing has left one of them.
+
+    Finding that out anew for each request that is refused took as long as all else about it.
+
+    Args:
+        lanes: with their turns.
+        until: `time.monotonic()` when it is looked at again in any case: which queues there are may change.
+        refusal: why.
+    """
+
+    lanes: tuple[tuple[Lane, int], ...]
+    until: float
+    refusal: Refusal
+
+    def holds(self) -> bool:
+        """Return whether it is so still."""
+        for lane, turn in self.lanes:
+            if lane.turn != turn:
+                return False
+        return time.monotonic() < self.until
+
+
+#: Seconds after which full queues are looked at again.
+SHUT_SECONDS = 0.005
 Watcher = Callable[[Answered], None]
 
 
@@ -90,7 +114,7 @@ class Desk:
     repository: Repository
     watchers: list[Watcher] = field(default_factory=list)
     tally: Callable[[str, str, str], None] | None = None
-    _made: tuple[Lane | None, float, Refusal | None] = (None, 0.0, None)
+    _shut: dict[tuple[str, str | None], Shut] = field(default_factory=dict)
 
     async def answer(
         self, protocol: str, model: str, version: str | None, tensors: Tensors, caller: Caller | None = None
@@ -172,13 +196,7 @@ class Desk:
         Args:
             expects: whether a request that is let in is read later, so that those after it are to count it.
         """
-        lanes = self._lanes(model, version)
-        for lane in lanes:
-            if lane.takes(lane.limits.deadline_ms / 1e3):
-                if expects:
-                    lane.expect()
-                return None
-        refusal = self._refusal_of(lanes)
+        refusal = self.full(model, version, expects=expects)
         if refusal is None:
             return None
         if self.tally is not None:
@@ -187,24 +205,23 @@ class Desk:
             self.refuse("http", model, refusal, Caller())
         return refusal
 
-    def full(self, model: str, version: str | None) -> Refusal | None:
+    def full(self, model: str, version: str | None, *, expects: bool = False) -> Refusal | None:
         """Return why no queue that a request may go to takes one more, None where one does."""
-        lanes = self._lanes(model, version)
-        return None if any(lane.takes(lane.limits.deadline_ms / 1e3) for lane in lanes) else self._refusal_of(lanes)
-
-    def _lanes(self, model: str, version: str | None) -> list[Lane]:
+        shut = self._shut.get((model, version))
+        if shut is not None and shut.holds():
+            return shut.refusal
         entry = self.repository.models.get(model)
-        return [] if entry is None else [served.lane for served in entry.may_answer(version)]
-
-    def _refusal_of(self, lanes: list[Lane]) -> Refusal | None:
-        """Return why the last of them takes no more, in words that are a moment old at most: they take time to make."""
-        if not lanes:
-            return None
-        lane, now = lanes[-1], time.monotonic()
-        made, since, refusal = self._made
-        if made is not lane or now - since > WORDS_SECONDS or refusal is None:
+        lanes = [] if entry is None else [served.lane for served in entry.may_answer(version)]
+        refusal: Refusal | None = None
+        for lane in lanes:
             refusal = lane.refusal(lane.limits.deadline_ms / 1e3)
-            self._made = lane, now, refusal
+            if refusal is None:
+                if expects:
+                    lane.expect()
+                return None
+        if refusal is not None:
+            until = time.monotonic() + SHUT_SECONDS
+            self._shut[model, version] = Shut(tuple((lane, lane.turn) for lane in lanes), until, refusal)
         return refusal
 
     def refuse(self, protocol: str, model: str, refusal: Refusal, caller: Caller) -> None:

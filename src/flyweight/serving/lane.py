@@ -29,7 +29,7 @@ INLINE_SECONDS = 0.003
 #: Seconds that a joined call may take: where one takes longer, joining gains nothing, and all of it wait for the last.
 BATCH_SECONDS = 0.002
 #: Seconds that a queue may stand without being empty before it counts as one that more comes to than is answered.
-BURST_SECONDS = 1.0
+BURST_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Limits:
         wait_us: microseconds that a request waits for others to join; 0 takes what is there.
         queue: requests that may wait, after a stall or when many come at once.
         deadline_ms: milliseconds after which a waiting request is not run any more.
-        standing_ms: milliseconds of work that may wait in a queue that has not been empty for a second.
+        standing_ms: milliseconds of work that may wait in a queue that has not been empty for half a second.
     """
 
     batch_candidates: int = 4096
@@ -75,10 +75,17 @@ class Ticket:
 
 @dataclass
 class Load:
-    """How busy a lane is: what waits, what runs, and how long calls take."""
+    """How busy a lane is.
+
+    Args:
+        waiting_candidates, running_candidates: what waits and what runs.
+        engine: how long calls take in the engine.
+        pace: how long they take of the worker's time, with all that it does between two of them.
+    """
 
     waiting_candidates: int = 0
     running_candidates: int = 0
+    engine: Pace = field(default_factory=Pace)
     pace: Pace = field(default_factory=Pace)
 
     def seconds(self, calls: float) -> float:
@@ -98,6 +105,7 @@ class Lane:
     def __init__(self, score: Callable[[Sequence[Call]], list[Outcome]], limits: Limits, *, inline: bool) -> None:
         self.limits = limits
         self.load = Load()
+        self.turn = 0  # how often something was taken out of the queue
         self._score = score
         self._queue: deque[Ticket] = deque()
         self._armed: asyncio.Handle | None = None
@@ -116,7 +124,13 @@ class Lane:
     @property
     def ahead(self) -> float:
         """Seconds that what runs and waits will take."""
-        return self.load.seconds(len(self._queue) / self.limits.batch_requests + (self._running > 0))
+        load, limits = self.load, self.limits
+        by_rows = load.waiting_candidates / max(self._most_rows(), 1.0)
+        return load.seconds(max(len(self._queue) / limits.batch_requests, by_rows) + (self._running > 0))
+
+    def _most_rows(self) -> float:
+        """Return how many candidates are joined at most."""
+        return min(self.limits.batch_candidates, self.load.engine.rows_in(BATCH_SECONDS))
 
     def submit(self, call: Call, seconds: float | None = None) -> Ticket:
         """Put a call into the queue; its `answer` is an array of scores or an error.
@@ -211,6 +225,7 @@ class Lane:
     def _flush(self) -> None:
         """Score the next batch."""
         self._armed = None
+        self.turn += 1
         batch = self._next_batch()
         if batch:
             self._running = len(batch)
@@ -243,6 +258,7 @@ class Lane:
         waited = batch[0].arrived < self._ended
         begun, self._ended = self._ended if waited else started, time.perf_counter()
         self.load.pace.note(rows, self._ended - begun)
+        self.load.engine.note(rows, ended - started)
         for ticket, outcome in zip(batch, outcomes, strict=True):
             ticket.started, ticket.ended, ticket.batch = started, ended, len(batch)
             self._resolve(ticket, outcome)
@@ -256,7 +272,7 @@ class Lane:
         batch: list[Ticket] = []
         left: deque[Ticket] = deque()
         rows, now, queue, limits = 0, time.monotonic(), self._queue, self.limits
-        most = min(limits.batch_candidates, self.load.pace.rows_in(BATCH_SECONDS))
+        most = self._most_rows()
         while queue:
             ticket = queue.popleft()
             if ticket.answer.done() or now > ticket.due:  # its caller has gone, or waited too long

@@ -140,5 +140,5 @@ def serve_opened(opened: Opened, settings: Settings) -> Served:
 
     inline = opened.warmth.seconds <= INLINE_SECONDS and not isinstance(opened.ranker, ShardedRanker)
     lane = Lane(score, settings.limits, inline=inline)
-    lane.load.pace.each = opened.warmth.seconds / opened.warmth.candidates
+    lane.load.engine.each = lane.load.pace.each = opened.warmth.seconds / opened.warmth.candidates
     return Served(opened, lane)
