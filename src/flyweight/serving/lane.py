@@ -41,7 +41,8 @@ class Limits:
         wait_us: microseconds that a request waits for others to join; 0 takes what is there.
         queue: requests that may wait, after a stall or when many come at once.
         deadline_ms: milliseconds after which a waiting request is not run any more.
-        standing_ms: milliseconds of work that may wait in a queue that has not been empty for half a second.
+        standing_ms: milliseconds of work that may wait in a queue that has not been empty for half a second, beside one
+            batch of requests.
     """
 
     batch_candidates: int = 4096
@@ -49,7 +50,7 @@ class Limits:
     wait_us: int = 0
     queue: int = 1024
     deadline_ms: float = 1000.0
-    standing_ms: float = 50.0
+    standing_ms: float = 20.0
 
 
 @dataclass(slots=True)
@@ -189,7 +190,9 @@ class Lane:
         return ahead <= allowed and (ahead <= self.limits.standing_ms / 1e3 or not self._stands())
 
     def _stands(self) -> bool:
-        return bool(self._queue) and time.monotonic() - self._since > BURST_SECONDS
+        """Return whether more comes than is answered; a batch may always wait, however long it takes."""
+        waiting = len(self._queue)
+        return waiting >= self.limits.batch_requests and time.monotonic() - self._since > BURST_SECONDS
 
     def refusal(self, allowed: float) -> Refusal | None:
         """Return why a call that may wait so many seconds would be refused now, None where it would not."""
