@@ -78,6 +78,11 @@ def children_of(process: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+def _hear_hang_ups() -> None:
+    """Undo what nohup may have told the tests' own process."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def started(*arguments: object, fixed: bool = False, seconds: float = 30, **variables: str) -> Iterator[Service]:
     """Run a service until the block ends, at a free port unless its is fixed; nothing of it is left then."""
@@ -89,6 +94,7 @@ def started(*arguments: object, fixed: bool = False, seconds: float = 30, **vari
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=_hear_hang_ups,
     )
     running = Service(process)
     reader = threading.Thread(target=running.read, daemon=True)

@@ -10,8 +10,14 @@ import pytest
 
 from flyweight.serving import lane as lane_module
 from flyweight.serving.call import Call
-from flyweight.serving.lane import BATCH_SECONDS, Lane, Limits
+from flyweight.serving.lane import Lane, Limits
 from flyweight.serving.refusal import Refusal
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined calls that may take long: here a call may be slow for what else the machine does."""
+    monkeypatch.setattr(lane_module, "BATCH_SECONDS", 1000.0)
 
 
 def call(rows: int, kind: tuple[Any, ...] | None = ()) -> Call:
@@ -144,11 +150,24 @@ def test_joined_call_ends_where_it_would_take_too_long() -> None:
     engine = Engine()
 
     async def body(lane: Lane) -> list[int]:
-        lane.load.engine.each = BATCH_SECONDS / 10
+        lane.load.engine.each = lane_module.BATCH_SECONDS / 10
         return await lengths(lane, [6, 3, 5, 4])
 
     assert run(engine, body) == [6, 3, 5, 4]
     assert engine.batches[0] == [6, 3]
+
+
+def test_slow_start_of_calls_makes_no_queue_look_endless() -> None:
+    async def body(lane: Lane) -> float:
+        lane.load.engine.note(3_000, 0.02)
+        lane.load.engine.each, lane.load.pace.start = 500.0, 0.002  # two rows fit into a joined call
+        tickets = [lane.submit(call(3_000)) for _ in range(2)]
+        ahead = lane.ahead
+        for one in tickets:
+            await one.answer
+        return ahead
+
+    assert run(Engine(), body) == pytest.approx(2 * 0.002)
 
 
 def test_request_that_waited_too_long_is_not_scored() -> None:

@@ -26,7 +26,8 @@ from flyweight.serving.scoring import Outcome
 
 #: Seconds of one call up to which it runs between two turns of the event loop: handing it to a thread costs more.
 INLINE_SECONDS = 0.003
-#: Seconds that a joined call may take: where one takes longer, joining gains nothing, and all of it wait for the last.
+#: Seconds that the candidates of a joined call may take: where they take longer, joining gains nothing, and all of it
+#: wait for the last.
 BATCH_SECONDS = 0.002
 #: Seconds that a queue may stand without being empty before it counts as one that more comes to than is answered.
 BURST_SECONDS = 0.5
@@ -125,9 +126,10 @@ class Lane:
     @property
     def ahead(self) -> float:
         """Seconds that what runs and waits will take."""
-        load, limits = self.load, self.limits
+        load, waiting = self.load, len(self._queue)
         by_rows = load.waiting_candidates / max(self._most_rows(), 1.0)
-        return load.seconds(max(len(self._queue) / limits.batch_requests, by_rows) + (self._running > 0))
+        calls = min(max(waiting / self.limits.batch_requests, by_rows), waiting)
+        return load.seconds(calls + (self._running > 0))
 
     def _most_rows(self) -> float:
         """Return how many candidates are joined at most."""

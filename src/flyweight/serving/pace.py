@@ -49,5 +49,5 @@ class Pace:
         return rows * self.each + calls * self.start
 
     def rows_in(self, seconds: float) -> float:
-        """Return how many candidates one call takes so long for."""
-        return max(seconds - self.start, 0.0) / self.each if self.each else float("inf")
+        """Return how many candidates take so long, beside the start of their call."""
+        return seconds / self.each if self.each else float("inf")
