@@ -36,8 +36,8 @@ def serve(
     queue: Annotated[int, typer.Option(help="requests that may wait, for each model and worker")] = 1024,
     deadline_ms: Annotated[float, typer.Option(help="a request that waited longer is refused, not scored")] = 1000.0,
     standing_ms: Annotated[
-        float, typer.Option(help="milliseconds of work that wait at most where a queue has stood for half a second")
-    ] = 20.0,
+        float, typer.Option(help="milliseconds of work that wait at most where a queue has stood for three seconds")
+    ] = 50.0,
     max_body: Annotated[int, typer.Option(help="bytes of one request")] = 16 * 2**20,
     read_timeout: Annotated[float, typer.Option(help="seconds within which a request must have come whole")] = 10.0,
     drain: Annotated[float, typer.Option(help="seconds of answering on, after SIGTERM, while not ready")] = 1.0,

@@ -30,7 +30,7 @@ INLINE_SECONDS = 0.003
 #: wait for the last.
 BATCH_SECONDS = 0.002
 #: Seconds that a queue may stand without being empty before it counts as one that more comes to than is answered.
-BURST_SECONDS = 0.5
+BURST_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Limits:
         wait_us: microseconds that a request waits for others to join; 0 takes what is there.
         queue: requests that may wait, after a stall or when many come at once.
         deadline_ms: milliseconds after which a waiting request is not run any more.
-        standing_ms: milliseconds of work that may wait in a queue that has not been empty for half a second, beside one
+        standing_ms: milliseconds of work that may wait in a queue that has not been empty for three seconds, beside one
             batch of requests.
     """
 
@@ -51,7 +51,7 @@ class Limits:
     wait_us: int = 0
     queue: int = 1024
     deadline_ms: float = 1000.0
-    standing_ms: float = 20.0
+    standing_ms: float = 50.0
 
 
 @dataclass(slots=True)
