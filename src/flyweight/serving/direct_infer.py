@@ -14,7 +14,7 @@ from typing import Any
 from flyweight.serving.access import Access, Origin
 from flyweight.serving.answering import Desk, Handed
 from flyweight.serving.caller import Caller, caller_of
-from flyweight.serving.infer_route import FAULT, Lines, answer_of, refusal_of_protocol, tensors_of
+from flyweight.serving.infer_route import FAULT, Lines, answer_of, infer_target, refusal_of_protocol, tensors_of
 from flyweight.serving.lane import Ticket
 from flyweight.serving.plain_request import Plain
 from flyweight.serving.refusal import Refusal
@@ -43,9 +43,18 @@ class DirectInfer:
 
     def refuse(self, plain: Plain) -> bytes | None:
         """Return the whole answer where a request must be refused whatever its body is, None where not."""
-        refusal = self._desk.early_refusal(plain.model, plain.version, expects=False)
+        answer = self._busy(plain.model, plain.version, expects=False)
+        return answer if answer is not None or self._access.is_open else self._refuse_stranger(plain)
+
+    def refuse_by_path(self, method: str, path: str) -> bytes | None:
+        """Return the whole answer to a request that is not plain where its queue is full, None where not."""
+        target = infer_target(path) if method == "POST" else None
+        return None if target is None else self._busy(*target, expects=True)
+
+    def _busy(self, model: str, version: str | None, *, expects: bool) -> bytes | None:
+        refusal = self._desk.early_refusal(model, version, expects=expects)
         if refusal is None:
-            return None if self._access.is_open else self._refuse_stranger(plain)
+            return None
         if refusal is not self._last[0]:
             self._last = refusal, message(refusal.status.http, *refusal_of_protocol(refusal))
         return self._last[1]

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -39,7 +39,6 @@ class HttpServer(uvicorn.Server):
         listening: a bound socket; the server closes it.
         read_seconds: within which the head of a request must have come.
         direct: answers plain requests for inference.
-        refuse_early: a whole answer to a request of this method and path, None where it is to be read.
         seats: how many connections each worker holds, and which of them this is.
         tls: paths of the certificate and the key; None serves in the clear.
     """
@@ -50,7 +49,6 @@ class HttpServer(uvicorn.Server):
         listening: socket.socket,
         read_seconds: float,
         direct: DirectInfer,
-        refuse_early: Callable[[str, str], bytes | None],
         seats: tuple[Seats, int],
         tls: tuple[str, str] | None = None,
     ) -> None:
@@ -71,7 +69,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._listening, self._patience = listening, read_seconds
-        self._direct, self._refuse_early = direct, refuse_early
+        self._direct = direct
         self._opening: set[asyncio.Task[Any]] = set()
         self._seats, self._place = seats
         self._gave_way = self._ended = False
@@ -171,5 +169,5 @@ class HttpServer(uvicorn.Server):
 
     def _protocol(self) -> asyncio.BaseProtocol:
         library = PatientProtocol(config=self.config, server_state=self.server_state, app_state={})
-        library.read_seconds, library.refuse_early = self._patience, self._refuse_early
+        library.read_seconds, library.refuse_early = self._patience, self._direct.refuse_by_path
         return Connection(library, self._direct, self.server_state.connections, self._patience, self._count)

@@ -38,28 +38,6 @@ def first_infer(desk: Desk, others: App) -> App:
     return app
 
 
-def early_refusals(desk: Desk) -> Callable[[str, str], bytes | None]:
-    """Return what looks at a request's method and path alone, and gives a whole answer where it must be refused."""
-
-    last: tuple[Refusal | None, bytes] = (None, b"")
-
-    def look(method: str, path: str) -> bytes | None:
-        nonlocal last
-        target = infer_target(path) if method == "POST" else None
-        refusal = None if target is None else desk.early_refusal(*target)
-        if refusal is None:
-            return None
-        if refusal is last[0]:
-            return last[1]
-        body = orjson.dumps({"error": str(refusal)})
-        lines = [b"HTTP/1.1 %d Too Many Requests" % refusal.status.http, b"content-type: " + JSON]
-        lines += [b": ".join(hint) for hint in retry_headers(refusal.retry_after or 0.0)]
-        last = refusal, b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
-        return last[1]
-
-    return look
-
-
 def infer_target(path: str) -> tuple[str, str | None] | None:
     """Return model and version of an inference's path, None where it is another path.
 

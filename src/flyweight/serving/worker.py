@@ -25,7 +25,6 @@ from flyweight.serving.direct_infer import DirectInfer
 from flyweight.serving.following import Follower
 from flyweight.serving.http_guard import guarded
 from flyweight.serving.http_server import HttpServer
-from flyweight.serving.infer_route import early_refusals
 from flyweight.serving.refusal import Refusal
 from flyweight.serving.repository import Repository
 from flyweight.serving.request_log import start_logging
@@ -130,7 +129,6 @@ class Worker:
             self._listening,
             settings.read_seconds,
             DirectInfer(desk, access),
-            early_refusals(desk),
             (seats, self._place),
             security.tls,
         )
